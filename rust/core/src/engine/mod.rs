@@ -1,0 +1,5 @@
+//! The engine: runs one program of a schedule as a state machine.
+
+mod executor;
+
+pub use executor::Executor;

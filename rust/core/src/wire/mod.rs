@@ -1,0 +1,7 @@
+//! The wire: fixed little-endian structures, the same on every transport and in the Python twin.
+
+mod descriptor;
+mod header;
+
+pub use descriptor::{Collective, Descriptor};
+pub use header::{Channel, HEADER_BYTES, Header, HeaderError, WIRE_VERSION};

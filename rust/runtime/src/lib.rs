@@ -1,0 +1,4 @@
+//! isobit: deterministic collective communication. The same contributions give the same bits.
+#![forbid(unsafe_code)]
+
+pub mod transport;

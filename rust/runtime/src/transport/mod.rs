@@ -1,0 +1,139 @@
+//! Transports: they move bytes between the ranks of one group, and nothing else.
+//!
+//! What every transport promises, and one suite of conformance tests checks
+//! (`tests/transport_conformance.rs`): messages of one (peer, channel) arrive in order and
+//! once; what is lent was verified against the checksum that was computed over the sender's buffer; no
+//! call blocks but `wait`, and that not past its time; a lost peer or an abort is seen by every
+//! later call.
+
+use std::time::Instant;
+
+use isobit_core::Rank;
+use isobit_core::wire::{Channel, Header};
+use isobit_sys::ReadSpan;
+use thiserror::Error;
+
+/// The number of a message among those of one (peer, channel), from 0.
+pub type MessageNumber = u64;
+
+/// What a transport can do. The planner reads it; it never decides a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// Its name: `memory`, `shm`.
+    pub name: &'static str,
+    /// The largest payload of a message, in bytes.
+    pub payload_bytes_max: usize,
+    /// How many payload bytes of one (peer, channel) may be under way or lent at a time.
+    pub window_bytes: usize,
+}
+
+/// Why a transport can't go on.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum TransportError {
+    /// The transport can't be had here.
+    #[error("transport '{transport}' is unavailable: {reason}")]
+    Unavailable {
+        /// Its name.
+        transport: &'static str,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A peer's process ended, or it closed its communicator.
+    #[error("rank {rank} is lost: {reason}")]
+    PeerLost {
+        /// The peer.
+        rank: Rank,
+        /// How this was found out.
+        reason: String,
+    },
+    /// A message arrived damaged twice.
+    #[error("a message from rank {from} to rank {to} arrived damaged twice: {detail}")]
+    Corruption {
+        /// The sender.
+        from: Rank,
+        /// The receiver.
+        to: Rank,
+        /// Operation, message and byte range.
+        detail: String,
+    },
+    /// A rank ended the group's work; the bytes are its reason, as it gave them to `abort`.
+    #[error("the group was aborted by rank {rank}")]
+    Aborted {
+        /// The rank that aborted.
+        rank: Rank,
+        /// Its reason, opaque to the transport.
+        reason: Vec<u8>,
+    },
+}
+
+/// A received message, lent until it is dropped. Its payload was verified.
+pub trait Frame {
+    /// Its header, as the sender gave it.
+    fn header(&self) -> &Header;
+
+    /// Its payload.
+    fn payload(&self) -> ReadSpan<'_>;
+}
+
+/// A rank's connection to the others of its group.
+///
+/// A send is complete when the receiver has verified it (`verified` has passed its number). Until
+/// then the sender keeps the payload, because a damaged message is asked for once more: `wait`
+/// then returns, `resend_wanted` names it, and `resend` gives it again.
+pub trait Transport: Send {
+    /// The lent messages.
+    type Frame: Frame;
+
+    /// This rank.
+    fn rank(&self) -> Rank;
+
+    /// How many ranks there are.
+    fn world_size(&self) -> u32;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Hands over a message if there is room: its number, or `None` for "not now".
+    ///
+    /// The transport fills in the header's payload length and checksums. The payload's bytes are
+    /// copied, and their checksum is computed, in one pass before this returns.
+    fn try_send(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        header: &Header,
+        payload: ReadSpan<'_>,
+    ) -> Result<Option<MessageNumber>, TransportError>;
+
+    /// The next message from a peer if one is there, verified.
+    fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<Self::Frame>, TransportError>;
+
+    /// How many messages to this peer have been verified by it.
+    fn verified(&mut self, to: Rank, channel: Channel) -> Result<u64, TransportError>;
+
+    /// A message that a peer received damaged and wants once more, if there is one.
+    fn resend_wanted(&mut self) -> Option<(Rank, Channel, MessageNumber)>;
+
+    /// Gives such a message again: the same header and payload as in `try_send`.
+    fn resend(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        number: MessageNumber,
+        header: &Header,
+        payload: ReadSpan<'_>,
+    ) -> Result<(), TransportError>;
+
+    /// Blocks until something may have changed since the last call of any method, or `until`.
+    fn wait(&mut self, until: Instant) -> Result<(), TransportError>;
+
+    /// Ends the group's work for every rank, with a reason of at most `ABORT_BYTES_MAX` bytes. The
+    /// first rank to do so wins; calling it again does nothing.
+    fn abort(&mut self, reason: &[u8]);
+
+    /// Says goodbye: peers that still wait for this rank get `PeerLost` with `reason`.
+    fn close(&mut self, reason: &str);
+}
+
+/// The longest reason of an abort, in bytes.
+pub const ABORT_BYTES_MAX: usize = 8 * 1024;

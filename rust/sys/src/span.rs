@@ -1,0 +1,117 @@
+//! Bytes that several handles of one thread may read and write, as through a `&[Cell<u8>]`.
+//!
+//! An in-place collective reads its input through one handle and writes its output through another
+//! to the same memory. Rust's slices forbid that; raw pointers allow it and more. A span is the
+//! middle: it has a lifetime and bounds, it can't leave its thread, and nobody ever makes a slice
+//! of it while a writable handle lives.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// Bytes that can be read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadSpan<'a> {
+    start: NonNull<u8>,
+    len: usize,
+    life: PhantomData<&'a [Cell<u8>]>,
+}
+
+/// Bytes that can be read and written.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteSpan<'a> {
+    start: NonNull<u8>,
+    len: usize,
+    life: PhantomData<&'a [Cell<u8>]>,
+}
+
+impl<'a> From<&'a [u8]> for ReadSpan<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        ReadSpan { start: NonNull::from(bytes).cast(), len: bytes.len(), life: PhantomData }
+    }
+}
+
+impl<'a> From<&'a mut [u8]> for WriteSpan<'a> {
+    fn from(bytes: &'a mut [u8]) -> Self {
+        let len = bytes.len();
+        WriteSpan { start: NonNull::from(bytes).cast(), len, life: PhantomData }
+    }
+}
+
+impl<'a> From<WriteSpan<'a>> for ReadSpan<'a> {
+    fn from(span: WriteSpan<'a>) -> Self {
+        ReadSpan { start: span.start, len: span.len, life: PhantomData }
+    }
+}
+
+impl<'a> ReadSpan<'a> {
+    /// The `len` bytes at `start`.
+    ///
+    /// # Safety
+    /// For `'a` the bytes must be readable memory, written by no other thread, and covered by no
+    /// `&mut` reference that is used meanwhile.
+    pub unsafe fn from_raw(start: NonNull<u8>, len: usize) -> ReadSpan<'a> {
+        ReadSpan { start, len, life: PhantomData }
+    }
+
+    /// Its first byte's address.
+    pub fn as_ptr(self) -> *const u8 {
+        self.start.as_ptr()
+    }
+
+    /// The bytes `start..start + len`; panics if they are not all inside.
+    pub fn slice(self, start: usize, len: usize) -> ReadSpan<'a> {
+        assert!(start <= self.len && len <= self.len - start, "{start}+{len} exceeds a span of {}", self.len);
+        // SAFETY: start <= self.len, so the pointer stays inside the span or one past its end.
+        ReadSpan { start: unsafe { self.start.add(start) }, len, life: PhantomData }
+    }
+}
+
+impl<'a> WriteSpan<'a> {
+    /// The `len` bytes at `start`.
+    ///
+    /// # Safety
+    /// For `'a` the bytes must be readable and writable memory that no other thread reads or
+    /// writes and that no reference which is used meanwhile covers.
+    pub unsafe fn from_raw(start: NonNull<u8>, len: usize) -> WriteSpan<'a> {
+        WriteSpan { start, len, life: PhantomData }
+    }
+
+    /// Its first byte's address.
+    pub fn as_ptr(self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// The bytes `start..start + len`; panics if they are not all inside.
+    pub fn slice(self, start: usize, len: usize) -> WriteSpan<'a> {
+        assert!(start <= self.len && len <= self.len - start, "{start}+{len} exceeds a span of {}", self.len);
+        // SAFETY: start <= self.len, so the pointer stays inside the span or one past its end.
+        WriteSpan { start: unsafe { self.start.add(start) }, len, life: PhantomData }
+    }
+}
+
+macro_rules! shared_methods {
+    ($span:ident) => {
+        impl $span<'_> {
+            /// How many bytes it has.
+            pub fn len(self) -> usize {
+                self.len
+            }
+
+            /// Whether it has none.
+            pub fn is_empty(self) -> bool {
+                self.len == 0
+            }
+
+            /// Its bytes, copied out: for tests and cold paths.
+            pub fn to_vec(self) -> Vec<u8> {
+                let mut bytes = vec![0; self.len];
+                // SAFETY: the span's bytes are readable for its lifetime, and `bytes` is fresh.
+                unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr(), bytes.as_mut_ptr(), self.len) };
+                bytes
+            }
+        }
+    };
+}
+shared_methods!(ReadSpan);
+shared_methods!(WriteSpan);
