@@ -7,6 +7,7 @@
 pub mod contract;
 pub mod dtype;
 pub mod engine;
+pub mod float;
 pub mod law;
 pub mod op;
 pub mod schedule;
