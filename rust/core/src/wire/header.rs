@@ -26,11 +26,15 @@
 
 use thiserror::Error;
 
-use super::Descriptor;
-use crate::Rank;
+use super::{Collective, Descriptor};
+use crate::contract::{CONTRACT_BYTES, Contract};
+use crate::{Dtype, Rank};
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 128;
+
+/// The first four bytes of every header.
+pub const MAGIC: [u8; 4] = *b"ISOB";
 
 /// The version of the wire.
 pub const WIRE_VERSION: u8 = 1;
@@ -43,6 +47,33 @@ pub enum Channel {
     Collective = 0,
     /// `send` and `recv`.
     PointToPoint = 1,
+}
+
+impl Channel {
+    /// The code on the wire.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The channel of that wire code.
+    pub const fn from_code(code: u8) -> Option<Channel> {
+        match code {
+            0 => Some(Channel::Collective),
+            1 => Some(Channel::PointToPoint),
+            _ => None,
+        }
+    }
+}
+
+/// The root field of an operation that has none; no rank has this number.
+const NO_ROOT: u32 = u32::MAX;
+
+/// What stands before the header's own checksum.
+const CHECKED_BYTES: usize = HEADER_BYTES - 8;
+
+/// The checksum of the wire: XXH3-64 with seed 0.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
 }
 
 /// A message's header.
@@ -107,4 +138,98 @@ pub enum HeaderError {
         /// Its value.
         value: u64,
     },
+}
+
+impl Header {
+    /// The header as it stands on the wire, sealed with its checksum.
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let Descriptor { collective, contract, dtype, root, count, shape, layout } = self.descriptor;
+        debug_assert_ne!(root, Some(NO_ROOT), "no rank has the number that stands for none");
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0..4].copy_from_slice(&MAGIC);
+        bytes[4] = WIRE_VERSION;
+        bytes[5] = collective.code();
+        bytes[6] = self.channel.code();
+        bytes[7] = dtype.code();
+        bytes[8..16].copy_from_slice(&self.group.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.incarnation.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.source.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.destination.to_le_bytes());
+        bytes[36..40].copy_from_slice(&root.unwrap_or(NO_ROOT).to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[48..52].copy_from_slice(&self.message.to_le_bytes());
+        bytes[52..56].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.payload_checksum.to_le_bytes());
+        if let Some(contract) = contract {
+            bytes[64..88].copy_from_slice(&contract.encode());
+        }
+        bytes[88..96].copy_from_slice(&count.to_le_bytes());
+        bytes[96..104].copy_from_slice(&shape.to_le_bytes());
+        bytes[104..112].copy_from_slice(&layout.to_le_bytes());
+        bytes[112..120].copy_from_slice(&self.tag.to_le_bytes());
+        let seal = checksum(&bytes[..CHECKED_BYTES]);
+        bytes[CHECKED_BYTES..].copy_from_slice(&seal.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header; nothing is believed before the checksum has been found right, except that
+    /// something that is no header of this version is called that.
+    pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Header, HeaderError> {
+        let magic = array(bytes, 0);
+        if magic != MAGIC {
+            return Err(HeaderError::Magic { found: magic });
+        }
+        if bytes[4] != WIRE_VERSION {
+            return Err(HeaderError::Version { found: bytes[4] });
+        }
+        let (computed, found) = (checksum(&bytes[..CHECKED_BYTES]), long(bytes, CHECKED_BYTES));
+        if computed != found {
+            return Err(HeaderError::Checksum { computed, found });
+        }
+        let no_meaning = |field, value: u8| HeaderError::Field { field, value: u64::from(value) };
+        let root = word(bytes, 36);
+        Ok(Header {
+            group: long(bytes, 8),
+            incarnation: long(bytes, 16),
+            epoch: word(bytes, 24),
+            source: word(bytes, 28),
+            destination: word(bytes, 32),
+            channel: Channel::from_code(bytes[6]).ok_or(no_meaning("channel", bytes[6]))?,
+            sequence: long(bytes, 40),
+            message: word(bytes, 48),
+            tag: long(bytes, 112),
+            descriptor: Descriptor {
+                collective: Collective::from_code(bytes[5]).ok_or(no_meaning("collective", bytes[5]))?,
+                contract: decode_contract(&array(bytes, 64))?,
+                dtype: Dtype::from_code(bytes[7]).ok_or(no_meaning("dtype", bytes[7]))?,
+                root: (root != NO_ROOT).then_some(root),
+                count: long(bytes, 88),
+                shape: long(bytes, 96),
+                layout: long(bytes, 104),
+            },
+            payload_bytes: word(bytes, 52),
+            payload_checksum: long(bytes, 56),
+        })
+    }
+}
+
+fn decode_contract(bytes: &[u8; CONTRACT_BYTES]) -> Result<Option<Contract>, HeaderError> {
+    if *bytes == [0; CONTRACT_BYTES] {
+        return Ok(None);
+    }
+    let value = u64::from_le_bytes(array(bytes, 0));
+    Contract::decode(bytes).map(Some).ok_or(HeaderError::Field { field: "contract", value })
+}
+
+fn array<const N: usize>(bytes: &[u8], start: usize) -> [u8; N] {
+    bytes[start..start + N].try_into().expect("the slice has N bytes")
+}
+
+fn word(bytes: &[u8], start: usize) -> u32 {
+    u32::from_le_bytes(array(bytes, start))
+}
+
+fn long(bytes: &[u8], start: usize) -> u64 {
+    u64::from_le_bytes(array(bytes, start))
 }

@@ -1,0 +1,231 @@
+//! The state machine: which steps may start, which are under way, which views can go back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::wiring::{Kind, NONE, Wiring};
+use crate::Rank;
+use crate::schedule::{Action, Program, Step, StepIndex};
+
+/// What the caller is to do next.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Effect {
+    /// Start this `Send`; it is complete when the receiver has verified it.
+    Send(StepIndex),
+    /// Start this `Recv`; it is complete when its message is verified and bound or stored.
+    Recv(StepIndex),
+    /// Carry out this `Reduce`: its operands are there.
+    Reduce(StepIndex),
+    /// Carry out this `Copy`: its source is there.
+    Copy(StepIndex),
+    /// Give this view back to the transport: its last reader is done.
+    Release(u32),
+}
+
+/// What happened.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Event {
+    /// A started step is complete.
+    Completed(StepIndex),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Waiting,
+    Ready,
+    Started,
+    Complete,
+}
+
+/// One rank's run of a program.
+///
+/// A step starts when all that it waits for is complete; sends to one peer start in program order,
+/// and so do receives from one peer. Messages and releases come before arithmetic, so that no
+/// peer waits behind a sum. The same completions in any order lead to the same steps, and a
+/// `Reduce` is never issued before its operands are there: arrival order can't reach a value.
+///
+/// ```
+/// use isobit_core::engine::{Effect, Engine, Event};
+/// use isobit_core::schedule::{Action, Buf, Content, Program, Region, Step};
+/// use std::sync::Arc;
+/// let region = |buf| Region { buf, start: 0, len: 1 };
+/// let recv = Action::Recv { from: 1, dst: region(Buf::View(0)), content: Content::Data };
+/// let copy = Action::Copy { src: region(Buf::View(0)), dst: region(Buf::Out), content: Content::Data };
+/// let steps = vec![Step { action: recv, after: vec![] }, Step { action: copy, after: vec![0] }];
+/// let mut engine = Engine::new(Arc::new(Program { steps, views: 1, slot_bytes: vec![] }));
+/// assert_eq!((engine.poll(), engine.poll()), (Some(Effect::Recv(0)), None));
+/// assert_eq!(engine.awaited(), [1]);
+/// engine.on_event(Event::Completed(0));
+/// assert_eq!((engine.poll(), engine.poll()), (Some(Effect::Copy(1)), None));
+/// engine.on_event(Event::Completed(1));
+/// assert_eq!(engine.poll(), Some(Effect::Release(0)));
+/// assert!(engine.is_finished());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Engine {
+    program: Arc<Program>,
+    wiring: Wiring,
+    states: Vec<State>,
+    pending: Vec<u32>,
+    readers: Vec<u32>,
+    /// Steps not yet complete.
+    left: u32,
+    /// Messages to start and views to release.
+    messages: VecDeque<Effect>,
+    /// Reductions and copies to carry out.
+    work: VecDeque<Effect>,
+}
+
+impl Engine {
+    /// An engine at the start of `program`. All memory that runs need is allocated here.
+    ///
+    /// Panics if a step waits for a later one, or if a view is received twice or does not exist: the
+    /// schedule's verifier finds such programs.
+    pub fn new(program: Arc<Program>) -> Engine {
+        let wiring = Wiring::new(&program);
+        let steps = program.steps.len();
+        let mut engine = Engine {
+            states: vec![State::Waiting; steps],
+            pending: vec![0; steps],
+            readers: wiring.readers.clone(),
+            left: 0,
+            messages: VecDeque::with_capacity(steps + wiring.readers.len()),
+            work: VecDeque::with_capacity(steps),
+            program,
+            wiring,
+        };
+        engine.reset();
+        engine
+    }
+
+    /// Back to the start of the same program, without allocating.
+    pub fn reset(&mut self) {
+        self.messages.clear();
+        self.work.clear();
+        self.states.fill(State::Waiting);
+        self.readers.copy_from_slice(&self.wiring.readers);
+        self.left = StepIndex::try_from(self.states.len()).expect("the wiring has counted the steps");
+        for (pending, wire) in self.pending.iter_mut().zip(&self.wiring.wires) {
+            *pending = wire.pending;
+        }
+        for step in 0..self.left {
+            if self.wiring.wires[step as usize].pending == 0 {
+                self.ready(step);
+            }
+        }
+    }
+
+    /// The next thing to do, if there is one now. What it names counts as started.
+    pub fn poll(&mut self) -> Option<Effect> {
+        let effect = self.messages.pop_front().or_else(|| self.work.pop_front())?;
+        match effect {
+            Effect::Send(step) | Effect::Recv(step) | Effect::Reduce(step) | Effect::Copy(step) => {
+                self.states[step as usize] = State::Started;
+            }
+            Effect::Release(_) => {}
+        }
+        Some(effect)
+    }
+
+    /// Takes note of what happened.
+    ///
+    /// Panics if a step is said to be complete that is not under way: the caller is wrong then, and
+    /// going on would let unwritten memory reach a sum.
+    pub fn on_event(&mut self, event: Event) {
+        let Event::Completed(step) = event;
+        let state = self.states.get_mut(step as usize);
+        match state {
+            Some(state @ State::Started) => *state = State::Complete,
+            other => panic!("step {step} can't complete: it is {}", name(other.copied())),
+        }
+        self.left -= 1;
+        for index in 0..self.wiring.dependents(step).len() {
+            self.count_down(self.wiring.dependents(step)[index]);
+        }
+        for &view in self.wiring.reads(step) {
+            let readers = &mut self.readers[view as usize];
+            *readers -= 1;
+            if *readers == 0 {
+                self.messages.push_back(Effect::Release(view));
+            }
+        }
+        let unread = self.wiring.wires[step as usize].unread_view;
+        if unread != NONE {
+            self.messages.push_back(Effect::Release(unread));
+        }
+    }
+
+    /// Whether every step is complete and every view has been given back.
+    pub fn is_finished(&self) -> bool {
+        self.left == 0 && self.messages.is_empty()
+    }
+
+    /// The ranks that messages under way wait for, ascending: to send to, or to receive from.
+    pub fn awaited(&self) -> Vec<Rank> {
+        let mut ranks: Vec<Rank> = (self.states.iter().zip(&self.program.steps))
+            .filter(|(state, _)| **state == State::Started)
+            .filter_map(|(_, step)| match step.action {
+                Action::Send { to: rank, .. } | Action::Recv { from: rank, .. } => Some(rank),
+                _ => None,
+            })
+            .collect();
+        ranks.sort_unstable();
+        ranks.dedup();
+        ranks
+    }
+
+    /// The number of a `Send` or `Recv` within (operation, source, destination), for its header.
+    pub fn message(&self, step: StepIndex) -> u32 {
+        self.wiring.wires[step as usize].message
+    }
+
+    /// A step of the program.
+    pub fn step(&self, step: StepIndex) -> &Step {
+        &self.program.steps[step as usize]
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    fn count_down(&mut self, step: StepIndex) {
+        let pending = &mut self.pending[step as usize];
+        *pending -= 1;
+        if *pending == 0 {
+            self.ready(step);
+        }
+    }
+
+    /// Queues a step, and the messages behind it in its lane that waited for nothing else.
+    fn ready(&mut self, first: StepIndex) {
+        let mut step = first;
+        loop {
+            let wire = self.wiring.wires[step as usize];
+            self.states[step as usize] = State::Ready;
+            match wire.kind {
+                Kind::Send => self.messages.push_back(Effect::Send(step)),
+                Kind::Recv => self.messages.push_back(Effect::Recv(step)),
+                Kind::Reduce => self.work.push_back(Effect::Reduce(step)),
+                Kind::Copy => self.work.push_back(Effect::Copy(step)),
+            }
+            step = wire.next_in_lane;
+            if step == NONE {
+                return;
+            }
+            self.pending[step as usize] -= 1;
+            if self.pending[step as usize] > 0 {
+                return;
+            }
+        }
+    }
+}
+
+fn name(state: Option<State>) -> &'static str {
+    match state {
+        None => "not in the program",
+        Some(State::Waiting | State::Ready) => "not started",
+        Some(State::Started) => "under way",
+        Some(State::Complete) => "complete already",
+    }
+}
