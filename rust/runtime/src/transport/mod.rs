@@ -6,12 +6,18 @@
 //! call blocks but `wait`, and that not past its time; a lost peer or an abort is seen by every
 //! later call.
 
-use std::time::Instant;
+pub mod memory;
+mod tamper;
+
+use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Header};
 use isobit_sys::ReadSpan;
 use thiserror::Error;
+
+pub use memory::MemoryTransport;
+pub use tamper::{Attempt, Tamper};
 
 /// The number of a message among those of one (peer, channel), from 0.
 pub type MessageNumber = u64;
@@ -23,7 +29,8 @@ pub struct Capabilities {
     pub name: &'static str,
     /// The largest payload of a message, in bytes.
     pub payload_bytes_max: usize,
-    /// How many payload bytes of one (peer, channel) may be under way or lent at a time.
+    /// How many payload bytes of one peer's collectives may be under way or lent at a time, in
+    /// messages of the largest size; smaller ones, each with its header, fill it sooner.
     pub window_bytes: usize,
 }
 
@@ -46,8 +53,33 @@ pub enum TransportError {
         /// How this was found out.
         reason: String,
     },
-    /// A message arrived damaged twice.
-    #[error("a message from rank {from} to rank {to} arrived damaged twice: {detail}")]
+    /// Not every rank came in time.
+    #[error(
+        "{} did not come within {:.1} s: check that every rank was started with the same job name and world size, and its output for errors",
+        ranks(missing), waited.as_secs_f64()
+    )]
+    Timeout {
+        /// The ranks that did not come, ascending.
+        missing: Vec<Rank>,
+        /// How long this rank waited.
+        waited: Duration,
+    },
+    /// A rank does not fit into the group: every rank that has come gets this.
+    #[error("rank {rank} can't join: {reason}")]
+    Refused {
+        /// The rank that does not fit.
+        rank: Rank,
+        /// What was expected, what it has, and what to do.
+        reason: String,
+    },
+    /// Whoever is at the other end is not this user.
+    #[error("not this user at the other end: {reason}")]
+    Auth {
+        /// Who was expected and who was found.
+        reason: String,
+    },
+    /// A message arrived damaged twice, or the link's own bookkeeping is damaged.
+    #[error("the link from rank {from} to rank {to} is corrupt: {detail}")]
     Corruption {
         /// The sender.
         from: Rank,
@@ -64,6 +96,26 @@ pub enum TransportError {
         /// Its reason, opaque to the transport.
         reason: Vec<u8>,
     },
+}
+
+/// `rank 2`, or `ranks 2, 5`.
+fn ranks(ranks: &[Rank]) -> String {
+    let numbers: Vec<String> = ranks.iter().map(Rank::to_string).collect();
+    format!("rank{} {}", if ranks.len() == 1 { "" } else { "s" }, numbers.join(", "))
+}
+
+/// The error of a message that arrived damaged twice.
+fn corruption(
+    from: Rank,
+    to: Rank,
+    channel: Channel,
+    number: MessageNumber,
+    payload_bytes: usize,
+) -> TransportError {
+    let detail = format!(
+        "message {number} of the {channel:?} channel, {payload_bytes} bytes of payload, arrived damaged twice; check the memory of this host"
+    );
+    TransportError::Corruption { from, to, detail }
 }
 
 /// A received message, lent until it is dropped. Its payload was verified.
@@ -90,11 +142,18 @@ pub trait Transport: Send {
     /// How many ranks there are.
     fn world_size(&self) -> u32;
 
+    /// The group's number, drawn when it was formed; every header carries it.
+    fn group(&self) -> u64;
+
+    /// The incarnation of a rank of the group: a number that its process drew when it joined.
+    fn incarnation(&self, rank: Rank) -> u64;
+
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
     /// Hands over a message if there is room: its number, or `None` for "not now".
     ///
+    /// Panics if the payload is longer than `payload_bytes_max`, or if `to` is this rank or none.
     /// The transport fills in the header's payload length and checksums. The payload's bytes are
     /// copied, and their checksum is computed, in one pass before this returns.
     fn try_send(
@@ -106,15 +165,20 @@ pub trait Transport: Send {
     ) -> Result<Option<MessageNumber>, TransportError>;
 
     /// The next message from a peer if one is there, verified.
+    ///
+    /// What a lost peer had handed over completely still comes before its `PeerLost`. An abort comes at once.
     fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<Self::Frame>, TransportError>;
 
-    /// How many messages to this peer have been verified by it.
+    /// How many messages to this peer have been verified by it: as many as were sent, if it ended
+    /// after that.
     fn verified(&mut self, to: Rank, channel: Channel) -> Result<u64, TransportError>;
 
     /// A message that a peer received damaged and wants once more, if there is one.
     fn resend_wanted(&mut self) -> Option<(Rank, Channel, MessageNumber)>;
 
     /// Gives such a message again: the same header and payload as in `try_send`.
+    ///
+    /// Panics if the message is not one that `resend_wanted` names, or has another length.
     fn resend(
         &mut self,
         to: Rank,
@@ -125,6 +189,8 @@ pub trait Transport: Send {
     ) -> Result<(), TransportError>;
 
     /// Blocks until something may have changed since the last call of any method, or `until`.
+    ///
+    /// A peer that is lost meanwhile ends the wait but is no error here: only those calls fail that need it.
     fn wait(&mut self, until: Instant) -> Result<(), TransportError>;
 
     /// Ends the group's work for every rank, with a reason of at most `ABORT_BYTES_MAX` bytes. The

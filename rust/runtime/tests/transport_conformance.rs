@@ -1,0 +1,69 @@
+//! One suite for every transport: the cases of `transport_support/cases.rs`, instantiated.
+
+#[path = "transport_support/mod.rs"]
+mod support;
+
+#[path = "transport_support/cases.rs"]
+mod cases;
+
+use isobit::transport::{self, MemoryTransport, Tamper};
+use support::Fixture;
+
+struct Memory;
+
+impl Fixture for Memory {
+    type T = MemoryTransport;
+
+    fn group(world_size: u32) -> Vec<MemoryTransport> {
+        transport::memory::group(world_size)
+    }
+
+    fn tamper(transport: &mut MemoryTransport, tamper: Tamper) {
+        transport.set_tamper(tamper);
+    }
+}
+
+macro_rules! conformance {
+    ($transport:ident, $fixture:ty, [$($case:ident),* $(,)?]) => {
+        mod $transport {
+            $(#[test]
+            fn $case() {
+                super::cases::$case::<$fixture>();
+            })*
+        }
+    };
+}
+
+macro_rules! every_case {
+    ($transport:ident, $fixture:ty) => {
+        conformance!(
+            $transport,
+            $fixture,
+            [
+                a_group_knows_itself,
+                messages_arrive_in_order_and_once,
+                a_header_arrives_as_it_was_given,
+                a_full_channel_does_not_hold_up_the_other,
+                ranks_that_all_send_much_before_receiving_do_not_deadlock,
+                a_full_window_says_not_now_and_later_takes_more,
+                the_window_holds_what_the_capabilities_say,
+                lent_frames_are_held_while_others_arrive_and_dropped_in_any_order,
+                a_send_is_complete_when_the_receiver_has_verified_it,
+                a_message_damaged_once_is_sent_again_and_arrives_right,
+                a_message_damaged_twice_is_a_corruption_that_names_both_ranks,
+                an_abort_reaches_every_rank_in_its_wait_and_the_first_wins,
+                an_abort_comes_before_waiting_messages,
+                a_closed_peer_is_lost_with_its_reason_after_its_last_message,
+                a_close_ends_the_wait_of_who_waits_for_it,
+                a_dropped_transport_is_a_lost_peer,
+                sends_that_a_peer_verified_before_it_left_are_complete,
+                frames_outlive_their_transport,
+                the_empty_and_the_largest_payload_arrive,
+                a_wait_for_nothing_ends_at_its_time,
+                eight_ranks_exchange_random_traffic,
+            ]
+        );
+    };
+}
+
+every_case!(memory, crate::Memory);
