@@ -1,0 +1,61 @@
+# One command each: `make help` lists them. Every target sets up what it needs in .venv and target/.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The launcher's and the user's settings must not reach the tests.
+unexport PYTHONPATH RANK WORLD_SIZE LOCAL_RANK
+
+RUST := $(shell find rust -name '*.rs' -o -name '*.toml')
+PYTHON_CODE := python examples tests $(wildcard benches)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-rust test-python lint bench wheel clean
+
+help: ## Say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/tools: requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "isobit needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@command -v cargo > /dev/null || { echo "isobit needs Rust: see rust-lang.org/tools/install" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+# The package itself stays where it is (editable): only changes of Rust code need a build.
+.venv/native: .venv/tools pyproject.toml Cargo.toml Cargo.lock $(RUST)
+	$(BIN)/maturin develop --release --locked
+	@touch $@
+
+demo: .venv/native ## Train on 1 to 8 ranks, with isobit and the usual way: a table and demo.png
+	$(BIN)/python examples/digits/demo.py
+
+test: test-rust test-python ## Run every test, Rust and Python
+
+test-rust:
+	cargo test --workspace --locked
+
+test-python: .venv/native
+	$(BIN)/python -m pytest
+
+lint: .venv/native ## Check formats, lints and types
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(BIN)/ruff check $(PYTHON_CODE)
+	$(BIN)/ruff format --check $(PYTHON_CODE)
+	$(BIN)/mypy --strict python/isobit
+	cd examples/digits && ../../$(BIN)/mypy --strict demo.py train.py
+	$(BIN)/python -m pytest -q tests/test_tidy.py
+
+bench: .venv/native ## Measure the numbers that README shows
+	cargo bench --workspace --locked
+
+wheel: .venv/tools ## Build a wheel into dist/
+	$(BIN)/maturin build --release --locked --out dist
+	@ls -l dist
+
+clean: ## Remove everything that was built
+	rm -rf .venv target dist demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find python tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f python/isobit/_native*.so
