@@ -45,7 +45,7 @@ lint: .venv/native ## Check formats, lints and types
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/mypy --strict python/isobit
-	cd examples/digits && ../../$(BIN)/mypy --strict demo.py train.py
+	$(BIN)/mypy --strict $(wildcard examples/digits/*.py tests/*.py)
 	$(BIN)/python -m pytest -q tests/test_tidy.py
 
 bench: .venv/native ## Measure the numbers that README shows

@@ -35,7 +35,7 @@ def load(cache: Path | None = None) -> Digits:
     Importing scikit-learn takes longer than the training: the demo starts 46 ranks and does it once.
     """
     if cache is None:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
 
         pixels, labels = load_digits(return_X_y=True)
     else:

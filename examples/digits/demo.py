@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import json
 import re
 import subprocess
 import sys
@@ -51,11 +52,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder, "digits.npz")
         data.save(cache)
-        runs = [
-            train(way, ranks, options.steps, cache, Path(folder))
-            for way in WAYS
-            for ranks in options.ranks
-        ]
+        runs = [train(way, ranks, options.steps, cache, Path(folder)) for way in WAYS for ranks in options.ranks]
     runs = with_drift(runs)
     digests = {way: len({run.sha256 for run in runs if run.way == way}) for way in WAYS}
     print_table(runs)
@@ -70,7 +67,7 @@ def main() -> int:
 
 def train(way: str, ranks: int, steps: int, cache: Path, folder: Path) -> Run:
     """Runs `train.py` on some ranks under the launcher, with a live line of its progress."""
-    out = folder / f"{way}-{ranks}.npz"
+    out = folder / f"{way}-{ranks}.json"
     script = [str(TRAIN), f"--steps={steps}", f"--data={cache}", f"--out={out}", *WAYS[way]]
     command = [sys.executable, "-m", "isobit", "run", "-n", str(ranks), *script]
     name = f"{way:6}  {_count(ranks, 'rank'):7}"
@@ -85,9 +82,9 @@ def train(way: str, ranks: int, steps: int, cache: Path, folder: Path) -> Run:
                 show_progress(name, int(progress[1]), int(progress[2]), progress[3])
     if process.returncode != 0:
         sys.exit(f"\n{name}: exit status {process.returncode}\n{''.join(latest)}")
-    with np.load(out) as file:
-        measured = {key: file[key].item() for key in ("loss", "accuracy", "seconds", "sha256")}
-        return Run(way=way, ranks=ranks, **measured, drift=Drift(file["steps"], file["weights"]))
+    with np.load(out.with_suffix(".npz")) as file:
+        drift = Drift(file["steps"], file["weights"])
+    return Run(way=way, ranks=ranks, drift=drift, **json.loads(out.read_text()))
 
 
 def show_progress(name: str, step: int, steps: int, loss: str) -> None:

@@ -55,8 +55,8 @@ def _panel(axes: Axes, runs: Mapping[int, Drift]) -> None:
     axes.set_xticks([tick for tick in axes.get_xticks() if tick <= last])
     compared = list(runs.items())[1:]
     for number, (_, drift) in enumerate(compared):
-        style = {"color": COLOURS[number % 5], "linewidth": WIDTHS[number % 5]}
-        axes.plot(drift.steps, drift.values, clip_on=False, solid_capstyle="butt", **style)
+        colour, width = COLOURS[number % 5], WIDTHS[number % 5]
+        axes.plot(drift.steps, drift.values, color=colour, linewidth=width, clip_on=False, solid_capstyle="butt")
     ends = [float(drift.values[-1]) for _, drift in compared]
     if not any(ends):
         names = ", ".join(str(ranks) for ranks, _ in compared)

@@ -18,7 +18,7 @@ import isobit
 import numpy as np
 from data import LEAVES, SEED, Digits, Floats, leaf_images, load
 from network import evaluate, gradient_and_loss, initial_weights
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from usual import mean_of_leaves
 
 # High, near the edge of stability, where large models are trained too: there a difference in the last bit grows.
@@ -63,8 +63,8 @@ def main() -> None:
         result = {"loss": loss, "accuracy": accuracy, "seconds": seconds, "sha256": digest.hex()}
         print(json.dumps(result), flush=True)
         if options.out:
-            steps = np.array(list(snapshots))
-            np.savez(options.out, steps=steps, weights=np.stack(list(snapshots.values())), **result)
+            options.out.write_text(json.dumps(result))
+            np.savez(options.out.with_suffix(".npz"), steps=[*snapshots], weights=[*snapshots.values()])
 
 
 def parse() -> argparse.Namespace:

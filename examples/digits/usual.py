@@ -41,7 +41,6 @@ def _pass_on(comm: isobit.Communicator, chunk: Floats, like: Floats) -> Floats:
     """Sends `chunk` to the next rank and receives one like `like` from the one before."""
     following, before = (comm.rank + 1) % comm.world_size, (comm.rank - 1) % comm.world_size
     received = np.empty_like(like)
-    sending = comm.send(chunk, following, async_op=True)
+    comm.send(chunk, following)
     comm.recv(received, before)
-    sending.wait()
     return received
