@@ -1,6 +1,9 @@
 //! isobit's only unsafe Rust: kernels that are bit-equal to the core's law, and the operating system.
 
+mod fpenv;
+pub mod kernels;
 pub mod os;
 pub mod span;
 
+pub use kernels::{Input, KernelError, Kernels};
 pub use span::{ReadSpan, WriteSpan};

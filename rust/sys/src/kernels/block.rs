@@ -1,0 +1,318 @@
+//! The loops: each works on one block of elements, which stays in the first-level cache.
+//!
+//! A block is read from all inputs before any of it is written, so that the output may be the same
+//! memory as an input, and intermediate values never leave the cache.
+
+use std::marker::PhantomData;
+use std::slice::{from_raw_parts, from_raw_parts_mut};
+
+use super::element::{Accumulator, Element};
+use super::fold::Fold;
+use super::isa::{Isa, Job};
+use super::program::Pass;
+
+/// Elements of a block.
+pub(super) const BLOCK: usize = 512;
+
+/// Room for a block of values of any type.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Slot(pub(super) [u64; BLOCK]);
+
+impl Slot {
+    pub(super) const ZERO: Slot = Slot([0; BLOCK]);
+}
+
+/// Where an input starts, and whether it holds leaves or inner nodes.
+#[derive(Clone, Copy)]
+pub(super) struct Source {
+    pub(super) start: *const u8,
+    pub(super) is_leaf: bool,
+}
+
+/// Runs one pass of fold `F` on the elements `start..start + len` of the sources.
+///
+/// # Safety
+/// The instruction set is available; each source has those elements; the slots that the pass names
+/// exist and overlap no source; `len <= BLOCK`.
+pub(super) type PassFn =
+    unsafe fn(pass: Pass, sources: &[Source], start: usize, len: usize, slots: &mut [Slot]);
+
+pub(super) unsafe fn pass<I: Isa, F: Fold>(
+    pass: Pass,
+    sources: &[Source],
+    start: usize,
+    len: usize,
+    slots: &mut [Slot],
+) {
+    debug_assert!(len <= BLOCK);
+    // SAFETY: as the caller promises; a slot has room for BLOCK values of at most eight bytes, and
+    // any bits are a value of the plain numeric types that `F::Value` ranges over.
+    unsafe {
+        match pass {
+            Pass::CombineSlot { from, to } => {
+                assert!(from != to && from < slots.len() && to < slots.len());
+                let base = slots.as_mut_ptr();
+                let from = from_raw_parts(base.add(from).cast::<F::Value>(), len);
+                let to = from_raw_parts_mut(base.add(to).cast::<F::Value>(), len);
+                I::run(CombineSlot::<F> { from, to });
+            }
+            Pass::CombineInput { input, to } => {
+                let source = sources[input];
+                let to = from_raw_parts_mut(slots[to].0.as_mut_ptr().cast::<F::Value>(), len);
+                if source.is_leaf {
+                    I::run(CombineLeaf::<F> { from: source.start.cast::<F::Leaf>().add(start), to });
+                } else {
+                    I::run(CombineNode::<F> { from: source.start.cast::<F::Node>().add(start), to });
+                }
+            }
+            Pass::Gather { first, count, to } => {
+                let sources = &sources[first..first + count];
+                let to = from_raw_parts_mut(slots[to].0.as_mut_ptr().cast::<F::Value>(), len);
+                if sources[0].is_leaf {
+                    gather::<I, Leaves<F>>(sources, start, to);
+                } else {
+                    gather::<I, Nodes<F>>(sources, start, to);
+                }
+            }
+        }
+    }
+}
+
+struct CombineSlot<'a, F: Fold> {
+    from: &'a [F::Value],
+    to: &'a mut [F::Value],
+}
+
+impl<F: Fold> Job for CombineSlot<'_, F> {
+    #[inline(always)]
+    fn run(self) {
+        for (to, from) in self.to.iter_mut().zip(self.from) {
+            *to = F::combine(*to, *from);
+        }
+    }
+}
+
+macro_rules! combine_job {
+    ($name:ident, $bits:ident, $load:ident) => {
+        struct $name<'a, F: Fold> {
+            from: *const F::$bits,
+            to: &'a mut [F::Value],
+        }
+
+        impl<F: Fold> Job for $name<'_, F> {
+            #[inline(always)]
+            fn run(self) {
+                for (i, to) in self.to.iter_mut().enumerate() {
+                    // SAFETY: the source has as many elements as the block.
+                    *to = F::combine(*to, F::$load(unsafe { self.from.add(i).read_unaligned() }));
+                }
+            }
+        }
+    };
+}
+combine_job!(CombineLeaf, Leaf, leaf);
+combine_job!(CombineNode, Node, node);
+
+/// Inputs of one kind.
+trait Inputs {
+    type Bits: Copy;
+    type Fold: Fold;
+    fn load(bits: Self::Bits) -> <Self::Fold as Fold>::Value;
+}
+
+struct Leaves<F>(PhantomData<F>);
+struct Nodes<F>(PhantomData<F>);
+
+impl<F: Fold> Inputs for Leaves<F> {
+    type Bits = F::Leaf;
+    type Fold = F;
+
+    #[inline(always)]
+    fn load(bits: F::Leaf) -> F::Value {
+        F::leaf(bits)
+    }
+}
+
+impl<F: Fold> Inputs for Nodes<F> {
+    type Bits = F::Node;
+    type Fold = F;
+
+    #[inline(always)]
+    fn load(bits: F::Node) -> F::Value {
+        F::node(bits)
+    }
+}
+
+type ValueOf<N> = <<N as Inputs>::Fold as Fold>::Value;
+
+/// The left-full tree over `COUNT` inputs, element by element.
+struct Gather<'a, N: Inputs, const COUNT: usize> {
+    from: [*const N::Bits; COUNT],
+    to: &'a mut [ValueOf<N>],
+}
+
+impl<N: Inputs, const COUNT: usize> Job for Gather<'_, N, COUNT> {
+    #[inline(always)]
+    fn run(self) {
+        for (i, to) in self.to.iter_mut().enumerate() {
+            // SAFETY: every source has as many elements as the block.
+            let load = |k: usize| N::load(unsafe { self.from[k].add(i).read_unaligned() });
+            let two = |k: usize| N::Fold::combine(load(k), load(k + 1));
+            let four = |k: usize| N::Fold::combine(two(k), two(k + 2));
+            *to = match COUNT {
+                1 => load(0),
+                2 => two(0),
+                3 => N::Fold::combine(two(0), load(2)),
+                4 => four(0),
+                5 => N::Fold::combine(four(0), load(4)),
+                6 => N::Fold::combine(four(0), two(4)),
+                7 => N::Fold::combine(four(0), N::Fold::combine(two(4), load(6))),
+                8 => N::Fold::combine(four(0), four(4)),
+                _ => unreachable!("no pass gathers more than eight inputs"),
+            };
+        }
+    }
+}
+
+/// # Safety
+/// As for [`PassFn`].
+unsafe fn gather<I: Isa, N: Inputs>(sources: &[Source], start: usize, to: &mut [ValueOf<N>]) {
+    /// # Safety
+    /// As for [`PassFn`].
+    #[inline(always)]
+    unsafe fn of<I: Isa, N: Inputs, const COUNT: usize>(
+        sources: &[Source],
+        start: usize,
+        to: &mut [ValueOf<N>],
+    ) {
+        // SAFETY: as the caller promises.
+        let from = std::array::from_fn(|k| unsafe { sources[k].start.cast::<N::Bits>().add(start) });
+        // SAFETY: as the caller promises.
+        unsafe { I::run(Gather::<N, COUNT> { from, to }) };
+    }
+    // SAFETY: as the caller promises.
+    unsafe {
+        match sources.len() {
+            1 => of::<I, N, 1>(sources, start, to),
+            2 => of::<I, N, 2>(sources, start, to),
+            count if N::Fold::WIDTH == 8 => match count {
+                3 => of::<I, N, 3>(sources, start, to),
+                4 => of::<I, N, 4>(sources, start, to),
+                5 => of::<I, N, 5>(sources, start, to),
+                6 => of::<I, N, 6>(sources, start, to),
+                7 => of::<I, N, 7>(sources, start, to),
+                8 => of::<I, N, 8>(sources, start, to),
+                _ => unreachable!("no pass gathers more than eight inputs"),
+            },
+            _ => unreachable!("no pass gathers more inputs than its fold's width"),
+        }
+    }
+}
+
+/// Writes a block of values to memory, divided by the divisor where there is one.
+///
+/// # Safety
+/// The instruction set is available; `out` has room for `len` elements and does not overlap `slot`;
+/// `len <= BLOCK`; the slot's first `len` values are of the function's type.
+pub(super) type StoreFn = unsafe fn(slot: &mut Slot, len: usize, divisor: u64, out: *mut u8);
+
+/// The values as inner nodes.
+pub(super) unsafe fn store_node<I: Isa, F: Fold>(slot: &mut Slot, len: usize, _: u64, out: *mut u8) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let values = from_raw_parts(slot.0.as_ptr().cast::<F::Value>(), len);
+        I::run(StoreNode::<F> { values, out: out.cast() });
+    }
+}
+
+struct StoreNode<'a, F: Fold> {
+    values: &'a [F::Value],
+    out: *mut F::Node,
+}
+
+impl<F: Fold> Job for StoreNode<'_, F> {
+    #[inline(always)]
+    fn run(self) {
+        for (i, value) in self.values.iter().enumerate() {
+            // SAFETY: the output has room for the block.
+            unsafe { self.out.add(i).write_unaligned(F::to_node(*value)) };
+        }
+    }
+}
+
+/// Accumulators, divided and rounded to the result's format `E`.
+pub(super) unsafe fn store_result<I: Isa, A: Accumulator, E: Element>(
+    slot: &mut Slot,
+    len: usize,
+    divisor: u64,
+    out: *mut u8,
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let values = from_raw_parts_mut(slot.0.as_mut_ptr().cast::<A>(), len);
+        if divisor != 1 {
+            I::run(Divide { values, divisor: A::of_divisor(divisor) });
+        }
+        I::run(StoreResult::<A, E> { values, out: out.cast() });
+    }
+}
+
+struct Divide<'a, A> {
+    values: &'a mut [A],
+    divisor: A,
+}
+
+impl<A: Accumulator> Job for Divide<'_, A> {
+    #[inline(always)]
+    fn run(self) {
+        for value in self.values {
+            *value = value.div(self.divisor);
+        }
+    }
+}
+
+struct StoreResult<'a, A, E: Element> {
+    values: &'a [A],
+    out: *mut E::Bits,
+}
+
+impl<A: Accumulator, E: Element> Job for StoreResult<'_, A, E> {
+    #[inline(always)]
+    fn run(self) {
+        for (i, value) in self.values.iter().enumerate() {
+            // SAFETY: the output has room for the block.
+            unsafe { self.out.add(i).write_unaligned(value.narrow::<E>()) };
+        }
+    }
+}
+
+/// Reads a block of format `E` into accumulators.
+///
+/// # Safety
+/// The instruction set is available; `input` has `len` elements and does not overlap `slot`;
+/// `len <= BLOCK`.
+pub(super) type LoadFn = unsafe fn(input: *const u8, len: usize, slot: &mut Slot);
+
+pub(super) unsafe fn load<I: Isa, A: Accumulator, E: Element>(input: *const u8, len: usize, slot: &mut Slot) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let values = from_raw_parts_mut(slot.0.as_mut_ptr().cast::<A>(), len);
+        I::run(Load::<A, E> { from: input.cast(), values });
+    }
+}
+
+struct Load<'a, A, E: Element> {
+    from: *const E::Bits,
+    values: &'a mut [A],
+}
+
+impl<A: Accumulator, E: Element> Job for Load<'_, A, E> {
+    #[inline(always)]
+    fn run(self) {
+        for (i, value) in self.values.iter_mut().enumerate() {
+            // SAFETY: the input has as many elements as the block.
+            *value = A::widen::<E>(unsafe { self.from.add(i).read_unaligned() });
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Instruction sets: the same source, compiled once for each.
+//!
+//! A [`Job`] is a loop in plain Rust whose `run` is inlined everywhere. An instruction set compiles
+//! it inside a function that has the set's features, so that the loop is vectorised with them. Rust
+//! never fuses a multiplication with an addition and never reorders additions, so each set computes
+//! the same bits. To add a set, add a file with one `impl Isa` and name it in `Kernels::available`.
+
+/// Work to be compiled for an instruction set. `run` must be `#[inline(always)]`.
+pub(super) trait Job {
+    fn run(self);
+}
+
+/// An instruction set.
+pub(super) trait Isa: 'static {
+    const NAME: &'static str;
+
+    /// Whether this processor has it.
+    fn is_available() -> bool;
+
+    /// Runs `job`, compiled for this set.
+    ///
+    /// # Safety
+    /// The processor must have the set.
+    unsafe fn run<J: Job>(job: J);
+}
+
+/// What every processor of the target has.
+pub(super) struct Scalar;
+
+impl Isa for Scalar {
+    const NAME: &'static str = "scalar";
+
+    fn is_available() -> bool {
+        true
+    }
+
+    unsafe fn run<J: Job>(job: J) {
+        job.run();
+    }
+}
