@@ -2,7 +2,20 @@
 //!
 //! A schedule is a program for each rank: steps over ranges of elements, each with the earlier
 //! steps of the same rank that it must wait for. It holds no values, addresses or times.
+//!
+//! [`choose`] picks an algorithm from sizes alone, [`plan`] and [`plan_rank`] write the programs;
+//! see `docs/algorithms.md` for what each algorithm does and sends.
 
+mod algorithm;
+mod builder;
+mod layout;
+mod movement;
 mod program;
+mod reduce;
+mod request;
+mod scoreboard;
 
+pub use algorithm::{Algorithm, choose, plan, plan_rank};
+pub use layout::Layout;
 pub use program::{Action, Buf, Content, Operand, Program, Region, Schedule, Step, StepIndex};
+pub use request::{Counts, Limits, PlanError, Request, Topology};

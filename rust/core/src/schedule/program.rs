@@ -19,7 +19,8 @@ pub enum Buf {
     Slot(u32),
 }
 
-/// A run of elements of a buffer, counted from that buffer's start.
+/// A run of elements of a buffer, counted from that buffer's start. One of no elements names no
+/// memory: its buffer need not exist.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Region {
     /// The buffer.
@@ -74,7 +75,7 @@ pub enum Action {
         /// What it is.
         content: Content,
     },
-    /// Receives from a rank: into a fresh view, or into `Out`.
+    /// Receives from a rank: into a fresh view, or into `Out` or a slot.
     Recv {
         /// The sender.
         from: Rank,

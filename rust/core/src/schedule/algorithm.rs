@@ -1,0 +1,279 @@
+//! The algorithms by name, which one is chosen, and the entry to planning.
+
+use std::fmt;
+
+use super::builder::Builder;
+use super::{Layout, Limits, PlanError, Program, Request, Schedule, Topology, movement, reduce};
+use crate::wire::Collective;
+use crate::{Order, Rank};
+
+/// How an operation is carried out. None of them can change a bit of a result.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Algorithm {
+    /// Everyone who gets the result receives every contribution and finishes by itself.
+    OneShot,
+    /// Each rank finishes its slice; finished slices are exchanged. For moved data: every pair
+    /// exchanges its block, in rotation.
+    Direct,
+    /// Recursive doubling: groups of ranks merge their partial results pairwise.
+    Butterfly,
+    /// Partial results are merged within each machine before they leave it.
+    Hierarchical,
+    /// A binomial tree.
+    Tree,
+    /// The root exchanges with every rank itself.
+    Flat,
+    /// Everyone hears of everyone in as many rounds as the world size has binary digits.
+    Dissemination,
+}
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Algorithm; 7] = [
+        Algorithm::OneShot,
+        Algorithm::Direct,
+        Algorithm::Butterfly,
+        Algorithm::Hierarchical,
+        Algorithm::Tree,
+        Algorithm::Flat,
+        Algorithm::Dissemination,
+    ];
+
+    /// The name that messages and `explain` use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Algorithm::OneShot => "one-shot",
+            Algorithm::Direct => "direct",
+            Algorithm::Butterfly => "butterfly",
+            Algorithm::Hierarchical => "hierarchical",
+            Algorithm::Tree => "tree",
+            Algorithm::Flat => "flat",
+            Algorithm::Dissemination => "dissemination",
+        }
+    }
+
+    /// Whether it does this collective in this order (of reductions; ignored for others).
+    ///
+    /// Merging on the way is for the tree order: in exact order contributions travel as they are.
+    pub fn supports(self, collective: Collective, order: Order) -> bool {
+        let merges = order == Order::Tree;
+        match self {
+            Algorithm::OneShot => matches!(collective, Collective::AllReduce | Collective::Reduce),
+            Algorithm::Direct => matches!(
+                collective,
+                Collective::AllReduce
+                    | Collective::Reduce
+                    | Collective::ReduceScatter
+                    | Collective::AllGather
+                    | Collective::AllToAll
+                    | Collective::PointToPoint
+            ),
+            Algorithm::Butterfly => collective == Collective::AllReduce && merges,
+            Algorithm::Hierarchical => {
+                matches!(collective, Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter)
+                    && merges
+            }
+            Algorithm::Tree | Algorithm::Flat => {
+                matches!(collective, Collective::Broadcast | Collective::Gather | Collective::Scatter)
+            }
+            Algorithm::Dissemination => collective == Collective::Barrier,
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Up to this many bytes received a rank, a reduction is one-shot: two steps cost more than bytes.
+const ONE_SHOT_BYTES_MAX: u64 = 64 * 1024;
+
+/// Up to this many bytes, and from this many ranks on, messages cost more than merging on the way.
+const BUTTERFLY_BYTES_MAX: u64 = 16 * 1024;
+const BUTTERFLY_RANKS_MIN: u32 = 16;
+
+/// The algorithm for a request. A function of what all ranks know alike, so all choose the same.
+pub fn choose(request: &Request<'_>, topology: &Topology, limits: &Limits) -> Result<Algorithm, PlanError> {
+    let layout = Layout::new(request, topology)?;
+    let world_size = topology.world_size();
+    let bytes = layout.count() * request.dtype.size() as u64;
+    let merges = request.contract.is_none_or(|contract| contract.order() == Order::Tree);
+    let machines = topology.machines().len();
+    let layered = merges && machines > 1 && machines < world_size as usize;
+    Ok(match request.collective {
+        Collective::AllReduce
+            if merges && world_size >= BUTTERFLY_RANKS_MIN && bytes <= BUTTERFLY_BYTES_MAX =>
+        {
+            Algorithm::Butterfly
+        }
+        Collective::AllReduce | Collective::Reduce
+            if bytes.saturating_mul(u64::from(world_size - 1)) <= ONE_SHOT_BYTES_MAX =>
+        {
+            Algorithm::OneShot
+        }
+        Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter if layered => {
+            Algorithm::Hierarchical
+        }
+        Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter => Algorithm::Direct,
+        Collective::AllGather | Collective::AllToAll | Collective::PointToPoint => Algorithm::Direct,
+        Collective::Gather | Collective::Scatter
+            if world_size > 2 && bytes <= limits.chunk_bytes.min(limits.window_bytes) =>
+        {
+            Algorithm::Tree
+        }
+        Collective::Gather | Collective::Scatter => Algorithm::Flat,
+        Collective::Broadcast => Algorithm::Tree,
+        Collective::Barrier => Algorithm::Dissemination,
+    })
+}
+
+/// The schedule of all ranks.
+///
+/// ```
+/// use isobit_core::schedule::{Algorithm, Limits, Request, Topology, plan, plan_rank};
+/// let (request, topology, limits) = (Request::barrier(), Topology::single_node(5), Limits::default());
+/// let schedule = plan(&request, &topology, &limits, Algorithm::Dissemination).unwrap();
+/// let own = plan_rank(&request, &topology, &limits, Algorithm::Dissemination, 3).unwrap();
+/// assert_eq!(own, schedule.programs[3]);
+/// assert_eq!(own.steps.len(), 2 * 3);
+/// ```
+pub fn plan(
+    request: &Request<'_>,
+    topology: &Topology,
+    limits: &Limits,
+    algorithm: Algorithm,
+) -> Result<Schedule, PlanError> {
+    build(request, topology, limits, algorithm, None)
+}
+
+/// The program of one rank: the same as that rank's in [`plan`], at a fraction of the work.
+pub fn plan_rank(
+    request: &Request<'_>,
+    topology: &Topology,
+    limits: &Limits,
+    algorithm: Algorithm,
+    rank: Rank,
+) -> Result<Program, PlanError> {
+    let world_size = topology.world_size();
+    if rank >= world_size {
+        return Err(PlanError::NoSuchRank { role: "the planned rank", rank, world_size });
+    }
+    let mut schedule = build(request, topology, limits, algorithm, Some(rank))?;
+    Ok(schedule.programs.swap_remove(rank as usize))
+}
+
+/// What every algorithm is given.
+pub(super) struct Context<'a> {
+    pub(super) layout: &'a Layout<'a>,
+    pub(super) topology: &'a Topology,
+    limits: &'a Limits,
+    pub(super) algorithm: Algorithm,
+}
+
+fn build(
+    request: &Request<'_>,
+    topology: &Topology,
+    limits: &Limits,
+    algorithm: Algorithm,
+    only: Option<Rank>,
+) -> Result<Schedule, PlanError> {
+    let layout = Layout::new(request, topology)?;
+    let order = request.contract.map_or(Order::Tree, |contract| contract.order());
+    let collective = request.collective;
+    if !algorithm.supports(collective, order) {
+        return Err(PlanError::Unsupported { algorithm, collective, exact: order == Order::Exact });
+    }
+    let ctx = Context { layout: &layout, topology, limits, algorithm };
+    let mut builder = Builder::new(&layout, only);
+    let b = &mut builder;
+    match (collective, algorithm) {
+        (Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter, _) => match algorithm {
+            Algorithm::OneShot => reduce::one_shot(&ctx, b)?,
+            Algorithm::Butterfly => reduce::butterfly(&ctx, b)?,
+            Algorithm::Hierarchical => reduce::hierarchical(&ctx, b)?,
+            _ => reduce::direct(&ctx, b)?,
+        },
+        (Collective::Broadcast, _) => movement::broadcast(&ctx, b)?,
+        (Collective::Gather, _) => movement::gather(&ctx, b)?,
+        (Collective::Scatter, _) => movement::scatter(&ctx, b)?,
+        (Collective::AllGather, _) => movement::all_gather(&ctx, b)?,
+        (Collective::AllToAll, _) => movement::all_to_all(&ctx, b)?,
+        (Collective::Barrier, _) => movement::barrier(&ctx, b),
+        (Collective::PointToPoint, _) => movement::send_recv(&ctx, b)?,
+    }
+    Ok(builder.finish())
+}
+
+/// What one element of a chunk costs, in bytes.
+pub(super) struct Footprint {
+    /// The largest element of a message.
+    pub(super) message: u64,
+    /// All elements that one rank lends from another until a chunk is done.
+    pub(super) lent: u64,
+    /// An element of a slot.
+    pub(super) slot: u64,
+    /// How many slots a rank needs at a time.
+    pub(super) slots: u64,
+}
+
+/// How many chunks should be able to have their partial results staged at the same time.
+const STAGED_CHUNKS: u64 = 4;
+
+impl Context<'_> {
+    /// The elements of a chunk; readies the builder's slots.
+    ///
+    /// If possible half the window is left to the next chunk, and staging holds several chunks.
+    pub(super) fn chunk(&self, b: &mut Builder<'_>, footprint: &Footprint) -> Result<u64, PlanError> {
+        let Footprint { message, lent, slot, slots } = *footprint;
+        let Limits { chunk_bytes, window_bytes } = *self.limits;
+        let window_min = lent.max(message).max(slot * slots);
+        if chunk_bytes < message || window_bytes < window_min {
+            return Err(PlanError::LimitsTooSmall {
+                algorithm: self.algorithm,
+                chunk_bytes: message,
+                window_bytes: window_min,
+            });
+        }
+        let fits = |bytes: u64, each: u64| bytes.checked_div(each).unwrap_or(u64::MAX);
+        let chunk = fits(chunk_bytes, message)
+            .min(fits(window_bytes / 2, lent))
+            .min(fits(window_bytes, slot * slots * STAGED_CHUNKS))
+            .clamp(1, u64::from(u32::MAX));
+        let slot_bytes = chunk * slot;
+        b.set_slots(slot_bytes, fits(window_bytes, slot_bytes).min(slots * STAGED_CHUNKS));
+        Ok(chunk)
+    }
+
+    /// Whether so many bytes of staging are allowed.
+    pub(super) fn check_staging(&self, bytes: u64) -> Result<(), PlanError> {
+        if bytes <= self.limits.window_bytes {
+            return Ok(());
+        }
+        let (algorithm, chunk_bytes) = (self.algorithm, self.limits.chunk_bytes);
+        Err(PlanError::LimitsTooSmall { algorithm, chunk_bytes, window_bytes: bytes })
+    }
+
+    /// The elements of a chunk of moved data that is stored where it arrives.
+    pub(super) fn data_chunk(&self, b: &mut Builder<'_>) -> Result<u64, PlanError> {
+        let message = self.layout.request().dtype.size() as u64;
+        self.chunk(b, &Footprint { message, lent: message, slot: 0, slots: 0 })
+    }
+}
+
+/// The chunks of a range, as starts and lengths.
+pub(super) fn chunks(range: std::ops::Range<u64>, chunk: u64) -> impl Iterator<Item = (u64, u64)> {
+    (0..chunks_in(&range, chunk)).filter_map(move |index| chunk_of(&range, chunk, index))
+}
+
+/// How many chunks a range has.
+pub(super) fn chunks_in(range: &std::ops::Range<u64>, chunk: u64) -> u64 {
+    (range.end - range.start).div_ceil(chunk)
+}
+
+/// One chunk of a range, as start and length.
+pub(super) fn chunk_of(range: &std::ops::Range<u64>, chunk: u64, index: u64) -> Option<(u64, u64)> {
+    let start = index.checked_mul(chunk)?.checked_add(range.start)?;
+    (start < range.end).then(|| (start, chunk.min(range.end - start)))
+}

@@ -1,0 +1,123 @@
+//! Every pair exchanges what concerns it, in rotation: at distance `d` rank `r` sends to `r + d`.
+//! No rank is everyone's target at the same time.
+
+use crate::Rank;
+use crate::schedule::algorithm::{Context, chunks};
+use crate::schedule::builder::{Builder, NOTHING, Place, region};
+use crate::schedule::{Buf, Content, PlanError};
+
+/// Every rank sends its block to every other.
+pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
+    let chunk = ctx.data_chunk(b)?;
+    let world_size = ctx.layout.world_size();
+    let longest = (0..world_size).map(|rank| ctx.layout.part_len(rank)).max().unwrap_or(0);
+    for (start, _) in chunks(0..longest, chunk) {
+        let part = |rank: Rank| {
+            let len = ctx.layout.part_len(rank).saturating_sub(start).min(chunk);
+            let out = region(Buf::Out, ctx.layout.block(rank).start + start, len);
+            (len > 0).then_some((region(Buf::Part(0), start, len), out))
+        };
+        for distance in 1..world_size {
+            for (from, to) in b.rotation(distance) {
+                if let Some((src, out)) = part(from) {
+                    b.transfer(from, src, to, Place::At(out), Content::Data);
+                }
+            }
+        }
+        for rank in b.recorded() {
+            if let Some((src, out)) = part(rank) {
+                b.copy(rank, src, out, Content::Data);
+            }
+        }
+    }
+    for distance in 1..world_size {
+        for (from, to) in b.rotation(distance) {
+            b.meet(from, to);
+        }
+    }
+    Ok(())
+}
+
+/// Every rank sends each other rank its block; a message even for none, since only the two know.
+pub(in crate::schedule) fn all_to_all(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
+    let chunk = ctx.data_chunk(b)?;
+    let world_size = ctx.layout.world_size();
+    let mut sums: Vec<Option<Sums>> = (0..world_size).map(|_| None).collect();
+    for rank in b.recorded() {
+        sums[rank as usize] = Some(Sums::new(ctx, rank)?);
+    }
+    let src_at = |from: Rank, to: Rank| sums[from as usize].as_ref().map_or(0, |s| s.sent[to as usize]);
+    let dst_at = |from: Rank, to: Rank| sums[to as usize].as_ref().map_or(0, |s| s.received[from as usize]);
+    for rank in b.recorded() {
+        let count = ctx.layout.pair(rank, rank);
+        for (start, len) in chunks(0..count, chunk) {
+            let src = region(Buf::Part(0), src_at(rank, rank) + start, len);
+            b.copy(rank, src, region(Buf::Out, dst_at(rank, rank) + start, len), Content::Data);
+        }
+    }
+    for distance in 1..world_size {
+        for (from, to) in b.rotation(distance) {
+            for (start, len) in chunks(0..ctx.layout.pair(from, to), chunk) {
+                let src = region(Buf::Part(0), src_at(from, to) + start, len);
+                let dst = region(Buf::Out, dst_at(from, to) + start, len);
+                b.transfer(from, src, to, Place::At(dst), Content::Data);
+            }
+            b.meet(from, to);
+        }
+    }
+    Ok(())
+}
+
+/// Where a rank's blocks begin, in what it sends and in what it receives.
+struct Sums {
+    sent: Vec<u64>,
+    received: Vec<u64>,
+}
+
+impl Sums {
+    fn new(ctx: &Context<'_>, rank: Rank) -> Result<Sums, PlanError> {
+        let begins = |count: &dyn Fn(Rank) -> u64| {
+            let mut next = 0u64;
+            (0..ctx.layout.world_size())
+                .map(|other| {
+                    let begin = next;
+                    next = next.checked_add(count(other)).ok_or(PlanError::TooLarge)?;
+                    Ok(begin)
+                })
+                .collect::<Result<Vec<u64>, PlanError>>()
+        };
+        Ok(Sums {
+            sent: begins(&|to| ctx.layout.pair(rank, to))?,
+            received: begins(&|from| ctx.layout.pair(from, rank))?,
+        })
+    }
+}
+
+/// One rank sends to another.
+pub(in crate::schedule) fn send_recv(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
+    let chunk = ctx.data_chunk(b)?;
+    let request = ctx.layout.request();
+    if let (Some(from), Some(to)) = (request.root, request.receiver) {
+        for (start, len) in chunks(0..ctx.layout.count(), chunk) {
+            let src = region(Buf::Part(0), start, len);
+            b.transfer(from, src, to, Place::At(region(Buf::Out, start, len)), Content::Data);
+        }
+        b.meet(from, to);
+    }
+    Ok(())
+}
+
+/// In round `k` rank `r` tells `r + 2^k` that all it has heard of have arrived.
+pub(in crate::schedule) fn barrier(ctx: &Context<'_>, b: &mut Builder<'_>) {
+    let world_size = ctx.layout.world_size();
+    let mut distance = 1;
+    while distance < world_size {
+        for (from, to) in b.rotation(distance) {
+            b.transfer(from, NOTHING, to, Place::At(NOTHING), Content::Data);
+        }
+        for rank in b.recorded() {
+            b.fence(rank);
+        }
+        distance = distance.saturating_mul(2);
+    }
+}
