@@ -11,6 +11,7 @@ pub mod float;
 pub mod law;
 pub mod op;
 pub mod schedule;
+pub mod sim;
 pub mod wire;
 
 pub use contract::{Contract, ContractError, ContractSpec};

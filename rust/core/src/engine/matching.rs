@@ -57,7 +57,7 @@ pub enum MismatchKind {
 }
 
 /// Why an intact message is not the expected one; names both sides.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Error)]
 pub struct Mismatch {
     /// What kind of disagreement it is.
     pub kind: MismatchKind,
