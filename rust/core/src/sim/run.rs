@@ -1,8 +1,8 @@
 //! A whole run: everybody's calls in, everybody's outcome out.
 
-use super::Faults;
-use super::member::{Call, Member, Outcome};
+use super::member::Member;
 use super::network::Network;
+use super::{Call, Faults, Outcome};
 use crate::Rank;
 
 /// What a run came to.
