@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod contract;
+pub mod digest;
 pub mod dtype;
 pub mod engine;
 pub mod float;

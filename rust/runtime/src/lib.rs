@@ -1,4 +1,16 @@
 //! isobit: deterministic collective communication. The same contributions give the same bits.
+//!
+//! A [`Communicator`] is a rank's handle on its group. Its collectives block until their result is
+//! there or their deadline has passed. Results depend on the contributions alone: see `docs/law.md`.
 #![forbid(unsafe_code)]
 
+mod communicator;
+mod error;
+mod executor;
+mod link;
 pub mod transport;
+
+pub use communicator::{Accumulator, Call, Communicator, Reduction, TIMEOUT_DEFAULT};
+pub use error::{Error, ErrorKind};
+pub use isobit_core::{Contract, ContractError, ContractSpec, Dtype, Order, Rank, ReduceOp, law};
+pub use isobit_sys::{Memory, ReadSpan, WriteSpan};

@@ -2,8 +2,10 @@
 
 mod fpenv;
 pub mod kernels;
+pub mod memory;
 pub mod os;
 pub mod span;
 
 pub use kernels::{Input, KernelError, Kernels};
+pub use memory::Memory;
 pub use span::{ReadSpan, WriteSpan};

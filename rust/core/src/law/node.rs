@@ -80,6 +80,28 @@ impl Node {
         let middle = self.first + (1 << (self.leaves() - 1).ilog2());
         Some((Node { first: self.first, end: middle }, Node { first: middle, end: self.end }))
     }
+
+    /// The smallest node of the tree over `leaves` leaves that holds it and more; none for the root.
+    ///
+    /// ```
+    /// use isobit_core::law::Node;
+    /// assert_eq!(Node::leaf(4).parent(5), Some(Node::root(5)));
+    /// assert_eq!(Node::leaf(2).parent(5), Node::new(2, 4, 5));
+    /// assert_eq!(Node::root(5).parent(5), None);
+    /// ```
+    pub fn parent(self, leaves: u32) -> Option<Node> {
+        let mut span = u64::from(self.leaves()).next_power_of_two();
+        while self.leaves() < leaves {
+            span *= 2;
+            let first = u64::from(self.first) / span * span;
+            let end = (first + span).min(u64::from(leaves));
+            let node = Node { first: u32::try_from(first).ok()?, end: u32::try_from(end).ok()? };
+            if node != self {
+                return Some(node);
+            }
+        }
+        None
+    }
 }
 
 impl fmt::Display for Node {

@@ -1,0 +1,404 @@
+//! The collectives: argument checks and what each asks of the planner.
+
+use isobit_core::wire::Collective;
+use isobit_core::{Contract, ContractSpec, Dtype, Order, Rank, ReduceOp};
+use isobit_sys::{ReadSpan, WriteSpan};
+
+use super::Communicator;
+use super::operation::Call;
+use super::signature::{Amounts, Signature};
+use crate::error::{Error, ErrorKind};
+
+/// What a reduction is asked to be; see [`ContractSpec`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reduction {
+    /// The operation.
+    pub op: ReduceOp,
+    /// The order.
+    pub order: Order,
+    /// The dtype of the contributions.
+    pub dtype: Dtype,
+    /// The accumulator, where the default is not wanted.
+    pub accumulate: Option<Dtype>,
+    /// The dtype of the result, where it is another.
+    pub out_dtype: Option<Dtype>,
+    /// What a mean divides by, where it is not the number of leaves.
+    pub divisor: Option<u64>,
+}
+
+impl Reduction {
+    /// A reduction in the tree order with everything optional left open.
+    pub fn new(op: ReduceOp, dtype: Dtype) -> Reduction {
+        Reduction { op, order: Order::Tree, dtype, accumulate: None, out_dtype: None, divisor: None }
+    }
+
+    pub(super) fn contract(&self, leaves: u32) -> Result<Contract, String> {
+        let Reduction { op, order, dtype, accumulate, out_dtype, divisor } = *self;
+        let spec = ContractSpec { op, order, leaves, dtype, accumulate, out_dtype, divisor };
+        Contract::new(spec).map_err(|error| error.to_string())
+    }
+}
+
+/// Memory that nothing is written to.
+fn nowhere<'a>() -> WriteSpan<'a> {
+    WriteSpan::from(&mut [][..])
+}
+
+impl Communicator {
+    /// Everyone gets the reduction of everyone's `input`. `out` may be `input`'s memory.
+    ///
+    /// ```
+    /// use isobit::{Call, Communicator, Dtype, ReduceOp, Reduction};
+    /// let mut comm = Communicator::solo();
+    /// let (input, mut out) = (1.5f32.to_le_bytes(), [0; 4]);
+    /// let mut call = Call { shape: &[1], timeout: None, interrupt: &mut || false };
+    /// let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    /// comm.all_reduce((&input[..]).into(), (&mut out[..]).into(), &sum, &mut call).unwrap();
+    /// assert_eq!(f32::from_le_bytes(out), 1.5);
+    /// ```
+    pub fn all_reduce(
+        &mut self,
+        input: ReadSpan<'_>,
+        out: WriteSpan<'_>,
+        reduction: &Reduction,
+        call: &mut Call<'_>,
+    ) -> Result<(), Error> {
+        let collective = Collective::AllReduce;
+        let contract = self.plain_contract(collective, reduction)?;
+        let count = self.elements(collective, "input", input.len(), contract.dtype_in())?;
+        self.check_len(collective, "out", out.len(), count, contract.dtype_out())?;
+        self.perform(Signature::reduction(collective, contract, Amounts::Same(count)), 0, &[input], out, call)
+    }
+
+    /// The root gets the reduction of everyone's `input`; `out` is needed there only.
+    pub fn reduce(
+        &mut self,
+        input: ReadSpan<'_>,
+        out: Option<WriteSpan<'_>>,
+        reduction: &Reduction,
+        root: Rank,
+        call: &mut Call<'_>,
+    ) -> Result<(), Error> {
+        let collective = Collective::Reduce;
+        let contract = self.plain_contract(collective, reduction)?;
+        let count = self.elements(collective, "input", input.len(), contract.dtype_in())?;
+        let out = self.rooted(collective, root, "out", out)?.unwrap_or_else(nowhere);
+        if self.rank() == root {
+            self.check_len(collective, "out", out.len(), count, contract.dtype_out())?;
+        }
+        let signature = Signature::reduction(collective, contract, Amounts::Same(count)).rooted(root);
+        self.perform(signature, 0, &[input], out, call)
+    }
+
+    /// Each rank gets its block of the reduction: `input` is the blocks of all ranks, one after the
+    /// other, of equal length unless `counts` says how many elements each rank gets.
+    pub fn reduce_scatter(
+        &mut self,
+        input: ReadSpan<'_>,
+        out: WriteSpan<'_>,
+        reduction: &Reduction,
+        counts: Option<&[u64]>,
+        call: &mut Call<'_>,
+    ) -> Result<(), Error> {
+        let collective = Collective::ReduceScatter;
+        let contract = self.plain_contract(collective, reduction)?;
+        let count = self.elements(collective, "input", input.len(), contract.dtype_in())?;
+        let counts = self.blocks_of(collective, count, counts)?;
+        self.check_len(collective, "out", out.len(), self.block(&counts), contract.dtype_out())?;
+        self.perform(Signature::reduction(collective, contract, counts), 0, &[input], out, call)
+    }
+
+    /// Everyone gets everyone's block, in the order of ranks; blocks are as long as `input` unless
+    /// `counts` says how many elements each rank gives.
+    pub fn all_gather(
+        &mut self,
+        input: ReadSpan<'_>,
+        out: WriteSpan<'_>,
+        dtype: Dtype,
+        counts: Option<&[u64]>,
+        call: &mut Call<'_>,
+    ) -> Result<(), Error> {
+        let collective = Collective::AllGather;
+        let counts = self.blocks_like(collective, input.len(), dtype, counts)?;
+        self.check_len(collective, "out", out.len(), self.total(&counts), dtype)?;
+        self.perform(Signature::movement(collective, dtype, counts), 0, &[input], out, call)
+    }
+
+    /// The root gets everyone's block; `out` is needed there only. Counts as in `all_gather`.
+    pub fn gather(
+        &mut self,
+        input: ReadSpan<'_>,
+        out: Option<WriteSpan<'_>>,
+        dtype: Dtype,
+        root: Rank,
+        counts: Option<&[u64]>,
+        call: &mut Call<'_>,
+    ) -> Result<(), Error> {
+        let collective = Collective::Gather;
+        let counts = self.blocks_like(collective, input.len(), dtype, counts)?;
+        let out = self.rooted(collective, root, "out", out)?.unwrap_or_else(nowhere);
+        if self.rank() == root {
+            self.check_len(collective, "out", out.len(), self.total(&counts), dtype)?;
+        }
+        self.perform(Signature::movement(collective, dtype, counts).rooted(root), 0, &[input], out, call)
+    }
+
+    /// Each rank gets its block of the root's `input`, which is needed there only. Blocks are as
+    /// long as `out` unless `counts` says how many elements each rank gets.
+    pub fn scatter(
+        &mut self,
+        input: Option<ReadSpan<'_>>,
+        out: WriteSpan<'_>,
+        dtype: Dtype,
+        root: Rank,
+        counts: Option<&[u64]>,
+        call: &mut Call<'_>,
+    ) -> Result<(), Error> {
+        let collective = Collective::Scatter;
+        let counts = self.blocks_like(collective, out.len(), dtype, counts)?;
+        let input = self.rooted(collective, root, "input", input)?;
+        if let Some(input) = input {
+            self.check_len(collective, "input", input.len(), self.total(&counts), dtype)?;
+        }
+        self.perform(
+            Signature::movement(collective, dtype, counts).rooted(root),
+            0,
+            input.as_slice(),
+            out,
+            call,
+        )
+    }
+
+    /// Everyone's `buffer` becomes the root's.
+    pub fn broadcast(
+        &mut self,
+        buffer: WriteSpan<'_>,
+        dtype: Dtype,
+        root: Rank,
+        call: &mut Call<'_>,
+    ) -> Result<(), Error> {
+        let collective = Collective::Broadcast;
+        self.check_rank(collective, "root", root)?;
+        let count = self.elements(collective, "buffer", buffer.len(), dtype)?;
+        let input = (self.rank() == root).then(|| ReadSpan::from(buffer));
+        let signature = Signature::movement(collective, dtype, Amounts::Same(count)).rooted(root);
+        self.perform(signature, 0, input.as_slice(), buffer, call)
+    }
+
+    /// Each rank gets a block of each: `input` is the blocks for each rank, `out` those from each,
+    /// of equal length unless the counts say how many elements go to and come from each rank.
+    pub fn all_to_all(
+        &mut self,
+        input: ReadSpan<'_>,
+        out: WriteSpan<'_>,
+        dtype: Dtype,
+        send_counts: Option<&[u64]>,
+        recv_counts: Option<&[u64]>,
+        call: &mut Call<'_>,
+    ) -> Result<(), Error> {
+        let collective = Collective::AllToAll;
+        let sends = self.elements(collective, "input", input.len(), dtype)?;
+        let receives = self.elements(collective, "out", out.len(), dtype)?;
+        let send = self.listed(collective, sends, send_counts)?;
+        let recv = self.listed(collective, receives, recv_counts)?;
+        if send[self.rank() as usize] != recv[self.rank() as usize] {
+            return Err(
+                self.wrong(collective, "this rank sends itself another number of elements than it receives")
+            );
+        }
+        let signature = Signature::movement(collective, dtype, Amounts::Pairs { send, recv });
+        self.perform(signature, 0, &[input], out, call)
+    }
+
+    /// Returns when every rank has called it.
+    pub fn barrier(&mut self, call: &mut Call<'_>) -> Result<(), Error> {
+        let signature = Signature::movement(Collective::Barrier, Dtype::U8, Amounts::Same(0));
+        self.perform(signature, 0, &[], nowhere(), call)
+    }
+
+    /// Sends to one rank; returns when that rank has the message. The sends from one rank to
+    /// another are received in their order; `tag` must be the one that the receive gives.
+    pub fn send(
+        &mut self,
+        input: ReadSpan<'_>,
+        dtype: Dtype,
+        to: Rank,
+        tag: u64,
+        call: &mut Call<'_>,
+    ) -> Result<(), Error> {
+        let count = self.elements(Collective::PointToPoint, "input", input.len(), dtype)?;
+        let signature = Signature::movement(Collective::PointToPoint, dtype, Amounts::Same(count));
+        self.point_to_point([self.rank(), to], tag, signature, &[input], nowhere(), call)
+    }
+
+    /// Receives from one rank.
+    pub fn recv(
+        &mut self,
+        out: WriteSpan<'_>,
+        dtype: Dtype,
+        from: Rank,
+        tag: u64,
+        call: &mut Call<'_>,
+    ) -> Result<(), Error> {
+        let count = self.elements(Collective::PointToPoint, "out", out.len(), dtype)?;
+        let signature = Signature::movement(Collective::PointToPoint, dtype, Amounts::Same(count));
+        self.point_to_point([from, self.rank()], tag, signature, &[], out, call)
+    }
+
+    fn point_to_point(
+        &mut self,
+        [from, to]: [Rank; 2],
+        tag: u64,
+        signature: Signature,
+        parts: &[ReadSpan<'_>],
+        out: WriteSpan<'_>,
+        call: &mut Call<'_>,
+    ) -> Result<(), Error> {
+        let collective = Collective::PointToPoint;
+        self.check_rank(collective, "peer", from.max(to))?;
+        if from == to {
+            return Err(self
+                .wrong(collective, format!("rank {to} can't exchange messages with itself: copy instead")));
+        }
+        let signature = Signature { receiver: Some(to), ..signature.rooted(from) };
+        self.perform(signature, tag, parts, out, call)
+    }
+
+    fn plain_contract(&self, collective: Collective, reduction: &Reduction) -> Result<Contract, Error> {
+        reduction.contract(self.world_size()).map_err(|message| self.wrong(collective, message))
+    }
+
+    pub(super) fn blocks_of(
+        &self,
+        collective: Collective,
+        total: u64,
+        counts: Option<&[u64]>,
+    ) -> Result<Amounts, Error> {
+        match counts {
+            None => Ok(Amounts::Same(self.listed(collective, total, None)?[0])),
+            Some(_) => Ok(Amounts::PerRank(self.listed(collective, total, counts)?)),
+        }
+    }
+
+    fn blocks_like(
+        &self,
+        collective: Collective,
+        bytes: usize,
+        dtype: Dtype,
+        counts: Option<&[u64]>,
+    ) -> Result<Amounts, Error> {
+        let own = self.elements(collective, "this rank's block", bytes, dtype)?;
+        let Some(counts) = counts else { return Ok(Amounts::Same(own)) };
+        self.check_counts(collective, counts)?;
+        let said = counts[self.rank() as usize];
+        if said != own {
+            return Err(self.wrong(
+                collective,
+                format!("counts say {said} elements for this rank, its block has {own}"),
+            ));
+        }
+        Ok(Amounts::PerRank(counts.to_vec()))
+    }
+
+    /// How many of `total` elements belong to each rank.
+    fn listed(&self, collective: Collective, total: u64, counts: Option<&[u64]>) -> Result<Vec<u64>, Error> {
+        let world_size = u64::from(self.world_size());
+        let Some(counts) = counts else {
+            if !total.is_multiple_of(world_size) {
+                let message =
+                    format!("{total} elements can't be divided evenly among {world_size} ranks: give counts");
+                return Err(self.wrong(collective, message));
+            }
+            return Ok(vec![total / world_size; self.world_size() as usize]);
+        };
+        let sum = self.check_counts(collective, counts)?;
+        if sum != total {
+            return Err(
+                self.wrong(collective, format!("counts add up to {sum}, the tensor has {total} elements"))
+            );
+        }
+        Ok(counts.to_vec())
+    }
+
+    fn check_counts(&self, collective: Collective, counts: &[u64]) -> Result<u64, Error> {
+        if counts.len() != self.world_size() as usize {
+            let message = format!("{} counts were given for {} ranks", counts.len(), self.world_size());
+            return Err(self.wrong(collective, message));
+        }
+        let sum = counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
+        sum.ok_or_else(|| self.wrong(collective, "counts add up to more than 2^64 elements"))
+    }
+
+    pub(super) fn block(&self, counts: &Amounts) -> u64 {
+        match counts {
+            Amounts::PerRank(counts) => counts[self.rank() as usize],
+            Amounts::Same(block) => *block,
+            Amounts::Pairs { .. } => unreachable!("all-to-all has no single block"),
+        }
+    }
+
+    fn total(&self, counts: &Amounts) -> u64 {
+        match counts {
+            Amounts::PerRank(counts) => counts.iter().sum(),
+            Amounts::Same(block) => block * u64::from(self.world_size()),
+            Amounts::Pairs { .. } => unreachable!("all-to-all has no single total"),
+        }
+    }
+
+    fn elements(&self, collective: Collective, name: &str, bytes: usize, dtype: Dtype) -> Result<u64, Error> {
+        if !bytes.is_multiple_of(dtype.size()) {
+            return Err(
+                self.wrong(collective, format!("{name} has {bytes} bytes, no whole number of {dtype}"))
+            );
+        }
+        Ok((bytes / dtype.size()) as u64)
+    }
+
+    pub(super) fn check_len(
+        &self,
+        collective: Collective,
+        name: &str,
+        bytes: usize,
+        count: u64,
+        dtype: Dtype,
+    ) -> Result<(), Error> {
+        if count.checked_mul(dtype.size() as u64) != Some(bytes as u64) {
+            let message = format!("{name} has {bytes} bytes, {count} elements of {dtype} are needed");
+            return Err(self.wrong(collective, message));
+        }
+        Ok(())
+    }
+
+    fn check_rank(&self, collective: Collective, name: &str, rank: Rank) -> Result<(), Error> {
+        if rank >= self.world_size() {
+            let message = format!("{name} {rank} does not exist: ranks are 0 to {}", self.world_size() - 1);
+            return Err(self.wrong(collective, message));
+        }
+        Ok(())
+    }
+
+    /// What only the root gives: needed there, ignored elsewhere.
+    fn rooted<T>(
+        &self,
+        collective: Collective,
+        root: Rank,
+        name: &str,
+        given: Option<T>,
+    ) -> Result<Option<T>, Error> {
+        self.check_rank(collective, "root", root)?;
+        if self.rank() != root {
+            return Ok(None);
+        }
+        match given {
+            None => Err(self.wrong(collective, format!("{name} is needed on the root, rank {root}"))),
+            given => Ok(given),
+        }
+    }
+}
+
+impl Error {
+    /// Whether the group can go on: nothing was sent.
+    pub fn is_harmless(&self) -> bool {
+        matches!(self.kind, ErrorKind::Value | ErrorKind::Memory)
+    }
+}

@@ -1,0 +1,300 @@
+//! The blocking loop: drives one engine over a transport until its program is done.
+//!
+//! The engine says what may happen next, the executor holds the data, the transport moves messages.
+//! This loop only carries word between them; nothing here can reach a value.
+
+use std::time::{Duration, Instant};
+
+use isobit_core::Rank;
+use isobit_core::engine::{Effect, Engine, Event, Executor, Expectation};
+use isobit_core::schedule::{Action, Buf, Program, StepIndex};
+use isobit_core::wire::{Channel, Header};
+
+use super::failure::Failure;
+use super::notice::{History, is_notice};
+use super::operation::Operation;
+use super::peer::{Early, Flight, Peer};
+use crate::executor::{CpuExecutor, Message};
+use crate::link::{Link, LinkFrame};
+use crate::transport::{Frame, Transport, TransportError};
+
+/// How often a waiting call asks whether it should stop.
+const INTERRUPT_EVERY: Duration = Duration::from_millis(50);
+
+/// After how many such intervals it tells the peers what it waits for. Late enough that no healthy
+/// call sends notices, early enough that a wrong one is known at once.
+const NOTICE_AFTER: u32 = 2;
+
+/// One run of a program.
+pub(crate) struct Exchange<'r, 'a> {
+    pub(crate) link: &'r mut Link,
+    pub(crate) peers: &'r mut [Peer],
+    pub(crate) history: &'r History,
+    pub(crate) program: &'r Program,
+    pub(crate) engine: &'r mut Engine,
+    pub(crate) executor: CpuExecutor<'a, LinkFrame>,
+    pub(crate) operation: &'r Operation,
+    pub(crate) epoch: u32,
+    pub(crate) timeout: Duration,
+    pub(crate) interrupt: &'r mut dyn FnMut() -> bool,
+}
+
+/// What a call that waits has done about it.
+struct Waiting {
+    deadline: Instant,
+    next: Instant,
+    intervals: u32,
+}
+
+impl Exchange<'_, '_> {
+    /// Runs the program to its end or to the first failure.
+    pub(crate) fn run(&mut self) -> Result<(), Failure> {
+        self.peers.iter_mut().for_each(Peer::begin);
+        let mut waiting = None;
+        loop {
+            self.compute()?;
+            if self.engine.is_finished() {
+                return Ok(());
+            }
+            let mut moved = self.resend()?;
+            for rank in 0..self.link.world_size() {
+                moved |= self.converse(rank)?;
+            }
+            if !moved {
+                self.take_early()?;
+                self.wait(&mut waiting)?;
+            }
+        }
+    }
+
+    /// Lets the engine go as far as it gets without messages.
+    fn compute(&mut self) -> Result<(), Failure> {
+        while let Some(effect) = self.engine.poll() {
+            match effect {
+                Effect::Release(view) => self.executor.release(view),
+                Effect::Send(step) => match self.program.steps[step as usize].action {
+                    Action::Send { to, .. } => self.peer(to).outgoing.push_back(step),
+                    _ => unreachable!("the engine names steps by what they do"),
+                },
+                Effect::Recv(step) => match self.program.steps[step as usize].action {
+                    Action::Recv { from, .. } => self.peer(from).incoming.push_back(step),
+                    _ => unreachable!("the engine names steps by what they do"),
+                },
+                Effect::Reduce(step) | Effect::Copy(step) => {
+                    match &self.program.steps[step as usize].action {
+                        Action::Reduce { inputs, target, out } => {
+                            self.executor.reduce(inputs, *target, *out)?
+                        }
+                        Action::Copy { src, dst, content } => self.executor.copy(*src, *dst, *content)?,
+                        _ => unreachable!("the engine names steps by what they do"),
+                    }
+                    self.engine.on_event(Event::Completed(step));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn peer(&mut self, rank: Rank) -> &mut Peer {
+        &mut self.peers[rank as usize]
+    }
+
+    /// Sends to and receives from one peer whatever goes now.
+    fn converse(&mut self, rank: Rank) -> Result<bool, Failure> {
+        let at = rank as usize;
+        let mut moved = false;
+        while let Some(&step) = self.peers[at].outgoing.front() {
+            if !self.send(rank, step)? {
+                break;
+            }
+            self.peers[at].outgoing.pop_front();
+            moved = true;
+        }
+        while let Some(&step) = self.peers[at].incoming.front() {
+            if !self.receive(rank, step)? {
+                break;
+            }
+            self.peers[at].incoming.pop_front();
+            moved = true;
+        }
+        if !self.peers[at].flights.is_empty() {
+            let verified = self.link.verified(rank, self.operation.channel)?;
+            while let Some(flight) = self.peers[at].flights.front().filter(|flight| flight.number < verified)
+            {
+                self.engine.on_event(Event::Completed(flight.step));
+                self.peers[at].flights.pop_front();
+                moved = true;
+            }
+        }
+        Ok(moved)
+    }
+
+    fn send(&mut self, rank: Rank, step: StepIndex) -> Result<bool, Failure> {
+        let Action::Send { src, content, .. } = &self.program.steps[step as usize].action else {
+            unreachable!("only sends are queued as outgoing")
+        };
+        let header = self.header(rank, self.operation.channel, self.engine.message(step));
+        let payload = self.executor.read(*src, *content);
+        let Some(number) = self.link.try_send(rank, header.channel, &header, payload)? else {
+            return Ok(false);
+        };
+        self.peers[rank as usize].flights.push_back(Flight { step, number, header });
+        Ok(true)
+    }
+
+    fn receive(&mut self, rank: Rank, step: StepIndex) -> Result<bool, Failure> {
+        let Action::Recv { dst, content, .. } = self.program.steps[step as usize].action else {
+            unreachable!("only receives are queued as incoming")
+        };
+        let channel = self.operation.channel;
+        let (header, message) = match self.peers[rank as usize].take(channel) {
+            Some(early) => (early.header, Message::Kept(early.payload)),
+            None => match self.link.try_recv(rank, channel)? {
+                Some(frame) if channel == Channel::PointToPoint && is_notice(frame.header()) => {
+                    self.peers[rank as usize].put_aside(channel, Early::of(&frame));
+                    return self.receive(rank, step);
+                }
+                Some(frame) => (*frame.header(), Message::Lent(frame)),
+                None => return Ok(false),
+            },
+        };
+        let bytes = dst.len * self.executor.element_bytes(content) as u64;
+        let bytes = u32::try_from(bytes).expect("schedules keep messages under the payload limit");
+        self.expectation(rank, self.engine.message(step), bytes).check(&header)?;
+        match dst.buf {
+            Buf::View(view) => self.executor.bind(view, message),
+            _ => self.executor.store(message, dst, content)?,
+        }
+        self.engine.on_event(Event::Completed(step));
+        Ok(true)
+    }
+
+    /// Answers one peer that received a message damaged. A flight of an earlier call can't be asked
+    /// for: calls end when all their flights are verified.
+    fn resend(&mut self) -> Result<bool, Failure> {
+        let Some((rank, channel, number)) = self.link.resend_wanted() else { return Ok(false) };
+        let flights = &self.peers[rank as usize].flights;
+        let Some(flight) = flights.iter().find(|f| f.number == number && f.header.channel == channel) else {
+            return Ok(false);
+        };
+        let Action::Send { src, content, .. } = &self.program.steps[flight.step as usize].action else {
+            unreachable!("only sends are in flight")
+        };
+        let payload = self.executor.read(*src, *content);
+        self.link.resend(rank, channel, number, &flight.header, payload)?;
+        Ok(true)
+    }
+
+    /// Takes what peers sent although this call does not ask for it: point-to-point messages are
+    /// kept for the receive to come, and a collective's message or notice may tell that the peer is
+    /// in another call, so that nobody would ever answer.
+    fn take_early(&mut self) -> Result<(), Failure> {
+        let own = self.link.rank();
+        for rank in (0..self.link.world_size()).filter(|rank| *rank != own) {
+            let at = rank as usize;
+            if self.operation.channel == Channel::Collective
+                && self.peers[at].may_be_elsewhere()
+                && let Some(frame) = self.look(rank, Channel::Collective)?
+            {
+                let header = *frame.header();
+                if header.sequence == self.operation.sequence {
+                    self.expectation(rank, header.message, header.payload_bytes).check(&header)?;
+                }
+                self.peers[at].put_aside(Channel::Collective, Early::of(&frame));
+            }
+            let asked_for =
+                self.operation.channel == Channel::PointToPoint && !self.peers[at].incoming.is_empty();
+            while !asked_for
+                && self.peers[at].may_keep()
+                && let Some(frame) = self.look(rank, Channel::PointToPoint)?
+            {
+                self.peers[at].put_aside(Channel::PointToPoint, Early::of(&frame));
+            }
+            if let Some(notice) = self.peers[at].notice {
+                self.history.judge(rank, &notice)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a peer sent unasked. One that is lost is no matter here: a call that needs it will tell.
+    fn look(&mut self, rank: Rank, channel: Channel) -> Result<Option<LinkFrame>, Failure> {
+        match self.link.try_recv(rank, channel) {
+            Err(TransportError::PeerLost { .. }) => Ok(None),
+            looked => Ok(looked?),
+        }
+    }
+
+    fn wait(&mut self, waiting: &mut Option<Waiting>) -> Result<(), Failure> {
+        let now = Instant::now();
+        let waiting = waiting.get_or_insert_with(|| Waiting {
+            deadline: now + self.timeout,
+            next: now + INTERRUPT_EVERY,
+            intervals: 0,
+        });
+        if now >= waiting.deadline {
+            return Err(Failure::Timeout {
+                seconds: self.timeout.as_secs_f64(),
+                awaited: self.engine.awaited(),
+            });
+        }
+        if now >= waiting.next {
+            waiting.next = now + INTERRUPT_EVERY;
+            waiting.intervals += 1;
+            if (self.interrupt)() {
+                return Err(Failure::Interrupted);
+            }
+            if waiting.intervals == NOTICE_AFTER && self.operation.channel == Channel::Collective {
+                self.send_notices()?;
+            }
+        }
+        self.link.wait(waiting.deadline.min(waiting.next))?;
+        Ok(())
+    }
+
+    fn send_notices(&mut self) -> Result<(), Failure> {
+        for rank in 0..self.link.world_size() {
+            if self.peers[rank as usize].incoming.is_empty() {
+                continue;
+            }
+            let mut header = self.header(rank, Channel::PointToPoint, 0);
+            header.descriptor = self.operation.incoming(rank);
+            // A full stream means that the peer takes nothing: it is in no call that a notice could reach.
+            self.link.try_send(rank, Channel::PointToPoint, &header, [].as_slice().into())?;
+        }
+        Ok(())
+    }
+
+    fn header(&self, rank: Rank, channel: Channel, message: u32) -> Header {
+        Header {
+            group: self.link.group(),
+            incarnation: self.link.incarnation(self.link.rank()),
+            epoch: self.epoch,
+            source: self.link.rank(),
+            destination: rank,
+            channel,
+            sequence: self.operation.sequence,
+            message,
+            tag: self.operation.tag,
+            descriptor: self.operation.outgoing(rank),
+            payload_bytes: 0,
+            payload_checksum: 0,
+        }
+    }
+
+    fn expectation(&self, rank: Rank, message: u32, payload_bytes: u32) -> Expectation {
+        Expectation {
+            group: self.link.group(),
+            incarnation: self.link.incarnation(rank),
+            epoch: self.epoch,
+            source: rank,
+            destination: self.link.rank(),
+            channel: self.operation.channel,
+            sequence: self.operation.sequence,
+            message,
+            tag: self.operation.tag,
+            descriptor: self.operation.incoming(rank),
+            payload_bytes,
+        }
+    }
+}

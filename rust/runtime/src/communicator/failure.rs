@@ -1,0 +1,112 @@
+//! What can end an exchange, and the error that its caller sees.
+
+use isobit_core::Rank;
+use isobit_core::engine::{Mismatch, MismatchKind};
+use isobit_sys::KernelError;
+
+use super::reason;
+use crate::error::{Error, ErrorKind};
+use crate::transport::TransportError;
+
+/// Why an exchange ended early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Transport(TransportError),
+    Mismatch(Box<Mismatch>),
+    Kernel(KernelError),
+    Timeout { seconds: f64, awaited: Vec<Rank> },
+    Interrupted,
+}
+
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Failure {
+        Failure::Transport(error)
+    }
+}
+
+impl From<Box<Mismatch>> for Failure {
+    fn from(mismatch: Box<Mismatch>) -> Failure {
+        Failure::Mismatch(mismatch)
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(error: KernelError) -> Failure {
+        Failure::Kernel(error)
+    }
+}
+
+/// Where a failure happened.
+pub(crate) struct Place {
+    pub(crate) rank: Rank,
+    pub(crate) epoch: u32,
+    pub(crate) operation: Option<String>,
+    pub(crate) sequence: Option<u64>,
+}
+
+impl Place {
+    pub(crate) fn error(self, kind: ErrorKind, peer: Option<Rank>, message: String) -> Error {
+        let Place { rank, epoch, operation, sequence } = self;
+        Error { kind, message, rank, peer, operation, sequence, epoch }
+    }
+}
+
+impl Failure {
+    /// The caller's error.
+    pub(crate) fn at(self, place: Place) -> Error {
+        let (kind, peer, message) = match self {
+            Failure::Transport(TransportError::Aborted { rank, reason }) => reason::decode(&reason, rank),
+            Failure::Transport(error) => of_transport(&error, place.rank),
+            Failure::Mismatch(mismatch) => of_mismatch(&mismatch),
+            Failure::Kernel(error) => (ErrorKind::Value, None, error.to_string()),
+            Failure::Timeout { seconds, awaited } => of_timeout(seconds, &awaited),
+            Failure::Interrupted => {
+                (ErrorKind::Interrupted, None, format!("interrupted by the caller on rank {}", place.rank))
+            }
+        };
+        place.error(kind, peer, message)
+    }
+}
+
+fn of_transport(error: &TransportError, rank: Rank) -> (ErrorKind, Option<Rank>, String) {
+    match error {
+        TransportError::PeerLost { rank, .. } => (
+            ErrorKind::PeerLost,
+            Some(*rank),
+            format!("{error}; start the group again, this communicator can't go on without it"),
+        ),
+        TransportError::Corruption { from, to, .. } => {
+            let peer = if *from == rank { *to } else { *from };
+            (
+                ErrorKind::Corruption,
+                Some(peer),
+                format!("{error}; suspect this host's memory, and run its memory test"),
+            )
+        }
+        TransportError::Timeout { missing, .. } => {
+            (ErrorKind::Timeout, missing.first().copied(), error.to_string())
+        }
+        TransportError::Refused { rank, .. } => (ErrorKind::Unavailable, Some(*rank), error.to_string()),
+        TransportError::Auth { .. } => (ErrorKind::Auth, None, error.to_string()),
+        TransportError::Unavailable { .. } => (ErrorKind::Unavailable, None, error.to_string()),
+        TransportError::Aborted { rank, .. } => (ErrorKind::Aborted, Some(*rank), error.to_string()),
+    }
+}
+
+fn of_mismatch(mismatch: &Mismatch) -> (ErrorKind, Option<Rank>, String) {
+    let kind = match mismatch.kind {
+        MismatchKind::Contract => ErrorKind::ContractMismatch,
+        _ => ErrorKind::Desync,
+    };
+    (kind, Some(mismatch.peer), mismatch.to_string())
+}
+
+fn of_timeout(seconds: f64, awaited: &[Rank]) -> (ErrorKind, Option<Rank>, String) {
+    let names: Vec<String> = awaited.iter().map(Rank::to_string).collect();
+    let message = format!(
+        "no answer from rank {} within {seconds:.3} s: see whether it is stopped, stuck or in another call, \
+         or give a longer timeout",
+        names.join(", ")
+    );
+    (ErrorKind::Timeout, awaited.first().copied(), message)
+}

@@ -1,0 +1,223 @@
+//! The communicator: a rank's handle on its group, and the collectives that it offers.
+
+mod accumulate;
+mod collectives;
+mod exchange;
+mod failure;
+mod notice;
+mod operation;
+mod peer;
+mod plans;
+mod reason;
+mod signature;
+
+use std::time::Duration;
+
+use isobit_core::schedule::{Limits, Topology};
+use isobit_core::wire::{Channel, Collective, Descriptor};
+use isobit_core::{Rank, digest};
+use isobit_sys::{ReadSpan, WriteSpan};
+
+pub use accumulate::Accumulator;
+pub use collectives::Reduction;
+pub use operation::Call;
+
+use crate::error::{Error, ErrorKind};
+use crate::executor::CpuExecutor;
+use crate::link::Link;
+use crate::transport::{Transport, memory};
+use exchange::Exchange;
+use failure::Place;
+use notice::History;
+use operation::Operation;
+use peer::Peer;
+use plans::{NoPlan, Plans};
+use signature::Signature;
+
+/// How long a call may take unless it says otherwise: long enough for a rank that writes a
+/// checkpoint meanwhile, short enough that a lost night is not.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
+
+/// A rank's handle on its group. It belongs to one thread at a time.
+///
+/// Every call takes part in the group's sequence of calls, which must be the same on every rank.
+/// After an error other than [`ErrorKind::Value`] the group's work is over for every rank: each
+/// later call gives that error again.
+pub struct Communicator {
+    link: Link,
+    peers: Vec<Peer>,
+    plans: Plans,
+    history: History,
+    sequence: u64,
+    sends: Vec<u64>,
+    receives: Vec<u64>,
+    timeout: Duration,
+    ended: Option<Error>,
+}
+
+impl Communicator {
+    /// A world of one, with nothing running.
+    ///
+    /// ```
+    /// let comm = isobit::Communicator::solo();
+    /// assert_eq!((comm.rank(), comm.world_size()), (0, 1));
+    /// ```
+    pub fn solo() -> Communicator {
+        Communicator::memory_group(1).pop().expect("it has one member")
+    }
+
+    /// A group whose ranks are threads of this process, one handle each.
+    pub fn memory_group(world_size: u32) -> Vec<Communicator> {
+        memory::group(world_size).into_iter().map(|link| Communicator::over(Link::Memory(link))).collect()
+    }
+
+    fn over(link: Link) -> Communicator {
+        let (rank, world_size) = (link.rank(), link.world_size());
+        let capabilities = link.capabilities();
+        let limits = Limits {
+            chunk_bytes: capabilities.payload_bytes_max as u64,
+            window_bytes: capabilities.window_bytes as u64,
+        };
+        Communicator {
+            link,
+            peers: (0..world_size).map(|_| Peer::default()).collect(),
+            plans: Plans::new(Topology::single_node(world_size), rank, limits),
+            history: History::default(),
+            sequence: 0,
+            sends: vec![0; world_size as usize],
+            receives: vec![0; world_size as usize],
+            timeout: TIMEOUT_DEFAULT,
+            ended: None,
+        }
+    }
+
+    /// This rank's number, from 0.
+    pub fn rank(&self) -> Rank {
+        self.link.rank()
+    }
+
+    /// How many ranks the group has.
+    pub fn world_size(&self) -> u32 {
+        self.link.world_size()
+    }
+
+    /// The view that the group is in; groups do not change yet, so it is 0.
+    pub fn epoch(&self) -> u32 {
+        0
+    }
+
+    /// The name of the transport.
+    pub fn transport(&self) -> &'static str {
+        self.link.capabilities().name
+    }
+
+    /// How long a call may take that gives no timeout of its own.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Sets how long a call may take that gives no timeout of its own.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// Ends the group's work for every rank: calls in progress and to come give `Aborted` with
+    /// `reason`. Never blocks.
+    pub fn abort(&mut self, reason: &str) {
+        let error = self.place(None).error(ErrorKind::Aborted, None, reason.to_owned());
+        self.end(&error);
+    }
+
+    /// Leaves the group: a peer that still waits for this rank gets `PeerLost`.
+    pub fn close(&mut self) {
+        self.leave("it closed its communicator");
+    }
+
+    fn leave(&mut self, how: &str) {
+        self.link.close(how);
+        let message = "this communicator was closed: make a new one".to_owned();
+        let error = self.place(None).error(ErrorKind::Aborted, None, message);
+        self.ended.get_or_insert(error);
+    }
+
+    fn place(&self, operation: Option<(&Descriptor, u64)>) -> Place {
+        let (operation, sequence) = operation.map(|(d, sequence)| (d.to_string(), sequence)).unzip();
+        Place { rank: self.rank(), epoch: self.epoch(), operation, sequence }
+    }
+
+    fn wrong(&self, collective: Collective, message: impl Into<String>) -> Error {
+        let place = Place { operation: Some(collective.name().to_owned()), ..self.place(None) };
+        place.error(ErrorKind::Value, None, message.into())
+    }
+
+    fn end(&mut self, error: &Error) {
+        if self.ended.is_none() {
+            self.link.abort(&reason::encode(error));
+            self.ended = Some(error.clone());
+        }
+    }
+
+    /// Carries out one operation.
+    fn perform(
+        &mut self,
+        signature: Signature,
+        tag: u64,
+        parts: &[ReadSpan<'_>],
+        out: WriteSpan<'_>,
+        call: &mut Call<'_>,
+    ) -> Result<(), Error> {
+        if let Some(ended) = &self.ended {
+            return Err(ended.clone());
+        }
+        let Signature { collective, contract, dtype, root, receiver, .. } = signature;
+        let (descriptor, pairs) = (signature.descriptor(digest::words(call.shape)), signature.pairs());
+        let plan = match self.plans.get(signature) {
+            Ok(plan) => plan,
+            Err(NoPlan::Plan(error)) => return Err(self.wrong(collective, error.to_string())),
+            Err(NoPlan::Memory { bytes }) => {
+                let message = format!("no memory for {bytes} bytes of staging");
+                return Err(self.place(Some((&descriptor, self.sequence))).error(
+                    ErrorKind::Memory,
+                    None,
+                    message,
+                ));
+            }
+        };
+        let counter = match (root, receiver) {
+            (Some(from), Some(to)) if from == self.link.rank() => &mut self.sends[to as usize],
+            (Some(from), Some(_)) => &mut self.receives[from as usize],
+            _ => &mut self.sequence,
+        };
+        let sequence = std::mem::replace(counter, *counter + 1);
+        let channel = if receiver.is_some() { Channel::PointToPoint } else { Channel::Collective };
+        if channel == Channel::Collective {
+            self.history.note(sequence, descriptor);
+        }
+        let operation = Operation { descriptor, channel, sequence, tag, pairs };
+        plan.engine.reset();
+        let executor = CpuExecutor::new(contract, dtype, parts, out, &plan.slots, plan.program.views);
+        let mut exchange = Exchange {
+            link: &mut self.link,
+            peers: &mut self.peers,
+            history: &self.history,
+            program: &plan.program,
+            engine: &mut plan.engine,
+            executor,
+            operation: &operation,
+            epoch: 0,
+            timeout: call.timeout.unwrap_or(self.timeout),
+            interrupt: call.interrupt,
+        };
+        exchange.run().map_err(|failure| {
+            let error = failure.at(self.place(Some((&descriptor, sequence))));
+            self.end(&error);
+            error
+        })
+    }
+}
+
+impl Drop for Communicator {
+    fn drop(&mut self) {
+        self.leave("it dropped its communicator");
+    }
+}

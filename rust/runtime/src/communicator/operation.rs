@@ -1,0 +1,43 @@
+//! One call as the communicator sees it: what travels in headers, and who is who.
+
+use isobit_core::Rank;
+use isobit_core::wire::{Channel, Descriptor};
+
+/// A call in progress.
+pub(crate) struct Operation {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) channel: Channel,
+    pub(crate) sequence: u64,
+    pub(crate) tag: u64,
+    /// The elements sent to and received from each rank, where they differ.
+    pub(crate) pairs: Option<(Vec<u64>, Vec<u64>)>,
+}
+
+impl Operation {
+    /// What a message to `to` says of the operation.
+    pub(crate) fn outgoing(&self, to: Rank) -> Descriptor {
+        Descriptor {
+            count: self.pairs.as_ref().map_or(self.descriptor.count, |(send, _)| send[to as usize]),
+            ..self.descriptor
+        }
+    }
+
+    /// What a message from `from` should say of the operation.
+    pub(crate) fn incoming(&self, from: Rank) -> Descriptor {
+        Descriptor {
+            count: self.pairs.as_ref().map_or(self.descriptor.count, |(_, recv)| recv[from as usize]),
+            ..self.descriptor
+        }
+    }
+}
+
+/// How a call is made: what it is told besides its data.
+pub struct Call<'a> {
+    /// The dimensions of the caller's tensor; every rank must give the same where the operation
+    /// has one shape for all.
+    pub shape: &'a [u64],
+    /// How long the call may take; the communicator's own timeout if open.
+    pub timeout: Option<std::time::Duration>,
+    /// Asked about every 50 ms while the call waits; `true` stops it.
+    pub interrupt: &'a mut dyn FnMut() -> bool,
+}

@@ -1,0 +1,113 @@
+//! The transport of a communicator: one of those that this build has.
+
+use std::time::Instant;
+
+use isobit_core::Rank;
+use isobit_core::wire::{Channel, Header};
+use isobit_sys::ReadSpan;
+
+use crate::transport::memory::{MemoryFrame, MemoryTransport};
+use crate::transport::{Capabilities, Frame, MessageNumber, Transport, TransportError};
+
+macro_rules! each {
+    ($self:ident, $link:ident => $call:expr) => {
+        match $self {
+            Link::Memory($link) => $call,
+        }
+    };
+}
+
+/// A transport, chosen when the group was formed.
+pub(crate) enum Link {
+    Memory(MemoryTransport),
+}
+
+/// A message lent by it.
+pub(crate) enum LinkFrame {
+    Memory(MemoryFrame),
+}
+
+impl Frame for LinkFrame {
+    fn header(&self) -> &Header {
+        match self {
+            LinkFrame::Memory(frame) => frame.header(),
+        }
+    }
+
+    fn payload(&self) -> ReadSpan<'_> {
+        match self {
+            LinkFrame::Memory(frame) => frame.payload(),
+        }
+    }
+}
+
+impl Transport for Link {
+    type Frame = LinkFrame;
+
+    fn rank(&self) -> Rank {
+        each!(self, link => link.rank())
+    }
+
+    fn world_size(&self) -> u32 {
+        each!(self, link => link.world_size())
+    }
+
+    fn group(&self) -> u64 {
+        each!(self, link => link.group())
+    }
+
+    fn incarnation(&self, rank: Rank) -> u64 {
+        each!(self, link => link.incarnation(rank))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        each!(self, link => link.capabilities())
+    }
+
+    fn try_send(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        header: &Header,
+        payload: ReadSpan<'_>,
+    ) -> Result<Option<MessageNumber>, TransportError> {
+        each!(self, link => link.try_send(to, channel, header, payload))
+    }
+
+    fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<LinkFrame>, TransportError> {
+        match self {
+            Link::Memory(link) => Ok(link.try_recv(from, channel)?.map(LinkFrame::Memory)),
+        }
+    }
+
+    fn verified(&mut self, to: Rank, channel: Channel) -> Result<u64, TransportError> {
+        each!(self, link => link.verified(to, channel))
+    }
+
+    fn resend_wanted(&mut self) -> Option<(Rank, Channel, MessageNumber)> {
+        each!(self, link => link.resend_wanted())
+    }
+
+    fn resend(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        number: MessageNumber,
+        header: &Header,
+        payload: ReadSpan<'_>,
+    ) -> Result<(), TransportError> {
+        each!(self, link => link.resend(to, channel, number, header, payload))
+    }
+
+    fn wait(&mut self, until: Instant) -> Result<(), TransportError> {
+        each!(self, link => link.wait(until))
+    }
+
+    fn abort(&mut self, reason: &[u8]) {
+        each!(self, link => link.abort(reason));
+    }
+
+    fn close(&mut self, reason: &str) {
+        each!(self, link => link.close(reason));
+    }
+}

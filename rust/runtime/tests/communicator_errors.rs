@@ -1,0 +1,184 @@
+//! Calls that do not fit together: who is told what.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{calling, leaf, on_ranks};
+use isobit::{Call, Communicator, Dtype, Error, ErrorKind, Order, ReduceOp, Reduction};
+
+fn all_reduce(
+    comm: &mut Communicator,
+    reduction: &Reduction,
+    count: u64,
+    shape: &[u64],
+) -> Result<(), Error> {
+    let mut tensor = leaf(reduction.dtype, comm.rank(), count);
+    let span = isobit::WriteSpan::from(tensor.as_mut_slice());
+    calling(shape, |call| comm.all_reduce(span.into(), span, reduction, call))
+}
+
+/// Every rank fails with `kind`, and its message has `words`.
+fn all_fail(results: Vec<Result<(), Error>>, kind: ErrorKind, words: &[&str]) {
+    for (rank, result) in results.into_iter().enumerate() {
+        let error = result.expect_err("this rank fails, too");
+        assert_eq!(error.kind, kind, "rank {rank}: {error}");
+        for word in words {
+            assert!(error.to_string().contains(word), "rank {rank}: '{word}' is not in: {error}");
+        }
+    }
+}
+
+#[test]
+fn another_shape_of_the_same_size_is_a_desync_on_every_rank() {
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    let results = on_ranks(3, |comm| {
+        let shape = if comm.rank() == 2 { [10, 20] } else { [20, 10] };
+        all_reduce(comm, &sum, 200, &shape)
+    });
+    all_fail(results, ErrorKind::Desync, &["shape", "rank 2"]);
+}
+
+#[test]
+fn another_contract_is_a_contract_mismatch_that_names_the_field() {
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    let others = [
+        (Reduction { op: ReduceOp::Max, ..sum }, "op"),
+        (Reduction { order: Order::Exact, ..sum }, "order"),
+        (Reduction { accumulate: Some(Dtype::F32), ..sum }, "accumulate"),
+        (Reduction { dtype: Dtype::I32, ..sum }, "dtype"),
+    ];
+    for (other, field) in others {
+        let results =
+            on_ranks(2, |comm| all_reduce(comm, if comm.rank() == 0 { &sum } else { &other }, 8, &[8]));
+        all_fail(results, ErrorKind::ContractMismatch, &[field]);
+    }
+}
+
+#[test]
+fn ranks_that_wait_for_each_other_in_different_calls_find_out_before_their_deadline() {
+    let results = on_ranks(2, |comm| {
+        let block = [7; 4];
+        let (mut out, mut buffer) = ([0; 8], [0; 4]);
+        calling(&[1], |call| match comm.rank() {
+            0 => comm.gather((&block[..]).into(), Some((&mut out[..]).into()), Dtype::F32, 0, None, call),
+            _ => comm.broadcast((&mut buffer[..]).into(), Dtype::F32, 0, call),
+        })
+    });
+    all_fail(results, ErrorKind::Desync, &["gather", "broadcast"]);
+}
+
+#[test]
+fn ranks_that_only_send_in_different_calls_find_out_before_their_deadline() {
+    let results = on_ranks(2, |comm| {
+        let block = [7; 4];
+        let mut buffer = [0; 4];
+        calling(&[1], |call| match comm.rank() {
+            1 => comm.gather((&block[..]).into(), None, Dtype::F32, 0, None, call),
+            _ => comm.broadcast((&mut buffer[..]).into(), Dtype::F32, 0, call),
+        })
+    });
+    all_fail(results, ErrorKind::Desync, &["gather", "broadcast"]);
+}
+
+#[test]
+fn a_zero_length_tensor_on_one_rank_only_is_a_desync() {
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    let results = on_ranks(4, |comm| {
+        let count = if comm.rank() == 1 { 0 } else { 5 };
+        all_reduce(comm, &sum, count, &[count])
+    });
+    all_fail(results, ErrorKind::Desync, &["count", "rank 1"]);
+}
+
+#[test]
+fn a_rank_that_does_not_call_is_a_timeout_that_names_it() {
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    let (done, wait) = std::sync::mpsc::channel();
+    let wait = std::sync::Mutex::new(wait);
+    let results = on_ranks(3, |comm| {
+        if comm.rank() == 1 {
+            for _ in 0..2 {
+                wait.lock().unwrap().recv().unwrap();
+            }
+            return all_reduce(comm, &sum, 1, &[1]);
+        }
+        comm.set_timeout(Duration::from_millis(120));
+        let result = all_reduce(comm, &sum, 1, &[1]);
+        done.send(()).unwrap();
+        result
+    });
+    for (rank, result) in results.into_iter().enumerate() {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+        assert!(error.to_string().contains("no answer from rank 1"), "rank {rank}: {error}");
+    }
+}
+
+#[test]
+fn a_rank_that_leaves_is_lost_to_those_who_wait_for_it() {
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    let results = on_ranks(3, |comm| {
+        if comm.rank() == 2 {
+            return Ok(());
+        }
+        all_reduce(comm, &sum, 1, &[1])
+    });
+    for result in &results[..2] {
+        let error = result.clone().unwrap_err();
+        assert_eq!((error.kind, error.peer), (ErrorKind::PeerLost, Some(2)), "{error}");
+    }
+}
+
+#[test]
+fn an_interrupted_rank_ends_the_others_calls() {
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    let results = on_ranks(3, |comm| {
+        let mut tensor = [0; 4];
+        let span = isobit::WriteSpan::from(&mut tensor[..]);
+        let interrupted = comm.rank() == 0;
+        if comm.rank() == 1 {
+            let mut nothing = [0; 4];
+            return calling(&[1], |call| comm.recv((&mut nothing[..]).into(), Dtype::F32, 2, 0, call));
+        }
+        comm.all_reduce(
+            span.into(),
+            span,
+            &sum,
+            &mut Call { shape: &[1], timeout: None, interrupt: &mut || interrupted },
+        )
+    });
+    let kinds: Vec<ErrorKind> = results.iter().map(|result| result.clone().unwrap_err().kind).collect();
+    assert_eq!(kinds, [ErrorKind::Interrupted, ErrorKind::Aborted, ErrorKind::Aborted]);
+    assert!(results[2].clone().unwrap_err().to_string().contains("interrupted by the caller on rank 0"));
+}
+
+#[test]
+fn after_an_abort_every_call_gives_its_reason() {
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    let results = on_ranks(2, |comm| {
+        if comm.rank() == 0 {
+            comm.abort("the loss is NaN");
+        }
+        let first = all_reduce(comm, &sum, 3, &[3]);
+        assert_eq!(first.clone().unwrap_err().kind, all_reduce(comm, &sum, 3, &[3]).unwrap_err().kind);
+        first
+    });
+    all_fail(results, ErrorKind::Aborted, &["the loss is NaN"]);
+}
+
+#[test]
+fn a_wrong_argument_is_told_to_its_caller_and_the_group_goes_on() {
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    on_ranks(2, |comm| {
+        if comm.rank() == 0 {
+            let bitwise = Reduction { op: ReduceOp::Band, ..sum };
+            assert_eq!(all_reduce(comm, &bitwise, 4, &[4]).unwrap_err().kind, ErrorKind::Value);
+            let odd = calling(&[], |call| comm.broadcast((&mut [0; 7][..]).into(), Dtype::F32, 0, call));
+            assert!(odd.unwrap_err().is_harmless());
+            let nobody = calling(&[], |call| comm.broadcast((&mut [0; 8][..]).into(), Dtype::F32, 2, call));
+            assert!(nobody.unwrap_err().to_string().contains("ranks are 0 to 1"));
+        }
+        all_reduce(comm, &sum, 4, &[4]).unwrap();
+    });
+}
