@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use isobit_core::ReduceOp::{Mean, Sum};
 use isobit_core::float::{self, Format};
 use isobit_core::law::exact::{WideF32, WideF64, wide_bytes};
-use isobit_core::law::{fold, reduce_element};
+use isobit_core::law::{LeafMap, LeafSet, Node, contributions, element_bytes, fold, reduce_element};
 use isobit_core::schedule::Content;
 use isobit_core::{Contract, ContractSpec, Dtype, Order};
 use law_support::{Random, exact, of_f32, of_f64, spec, tensor};
@@ -254,6 +254,45 @@ fn a_quotient_is_rounded_once_even_where_the_sum_would_be_rounded_first() {
     assert_eq!(of_f32(&mean, &tie), 2f32.powi(24));
     let more = [2f32.powi(24), 1.0, 2f32.powi(25), 2.0, f32::from_bits(1)];
     assert_eq!(of_f32(&mean, &more), 2f32.powi(24) + 2.0);
+}
+
+#[test]
+fn what_remains_of_a_long_division_decides_a_tie() {
+    // The quotient's first 66 bits are those of a tie: only the remainder tells that it is none.
+    let divisor = 0x553d_f768_a0ed_9400;
+    let mean = contract(Mean, 1, Dtype::F32, Dtype::F64, divisor);
+    let least = f32::from_bits(1);
+    let bits = reduce_element(&mean, &[u64::from(least.to_bits())]);
+    assert!(is_nearest(&[f64::from(least)], divisor, Dtype::F64, bits));
+    assert!(!is_nearest(&[f64::from(least)], divisor, Dtype::F64, bits - 1));
+}
+
+#[test]
+fn a_rank_sends_its_raw_leaves_while_they_are_no_larger_than_a_wide_sum() {
+    for (dtype, most) in [(Dtype::F8E5m2, 48), (Dtype::Bf16, 24), (Dtype::F32, 12), (Dtype::F64, 35)] {
+        let ranks = [LeafSet::run(1, 1 + most), LeafSet::default(), LeafSet::run(1 + most, 100)];
+        let first = LeafSet::from_leaves([0]);
+        let map = LeafMap::new(100, ranks.into_iter().chain([first]).collect()).unwrap();
+        let of = |rank| contributions(&exact(Sum, 100, dtype), &map, rank);
+        assert_eq!(of(0), (1..=most).map(Content::Leaf).collect::<Vec<_>>(), "{dtype}");
+        assert_eq!(of(1), []);
+        assert_eq!(of(2), [Content::Wide(99 - most)], "{dtype}");
+        assert_eq!(of(3), [Content::Leaf(0)]);
+    }
+}
+
+#[test]
+fn the_size_of_an_element_follows_from_what_it_is() {
+    let tree =
+        Contract::new(ContractSpec { out_dtype: Some(Dtype::F64), ..spec(Sum, 8, Dtype::Bf16) }).unwrap();
+    let exact = exact(Sum, 8, Dtype::F64);
+    let node = Content::Node(Node::new(0, 4, 8).unwrap());
+    let size = |content, contract| element_bytes(content, Some(contract), Dtype::Bf16);
+    assert_eq!(size(Content::Leaf(3), &tree), 2);
+    assert_eq!(size(node, &tree), 4);
+    assert_eq!(size(Content::Result, &tree), 8);
+    assert_eq!(size(Content::Wide(3), &exact), 280);
+    assert_eq!(element_bytes(Content::Data, None, Dtype::I16), 2);
 }
 
 #[test]
