@@ -54,7 +54,7 @@ fn reduction(seed: u64) -> (Report, Vec<Vec<u8>>) {
 fn every_rank_gets_the_bits_of_the_law() {
     for seed in 0..3000 {
         let (report, expected) = reduction(seed);
-        assert_eq!(result(report), expected, "seed {seed}");
+        assert!(result(report) == expected, "seed {seed}");
     }
 }
 

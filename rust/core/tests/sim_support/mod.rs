@@ -8,7 +8,7 @@ use std::sync::Arc;
 use isobit_core::law::{LeafMap, LeafSet, contributions, fold, reduce};
 use isobit_core::schedule::{Algorithm, Content, Layout, Limits, Request, Topology, plan};
 use isobit_core::sim::{Buffers, Call, Faults, Outcome, Random, Report, simulate};
-use isobit_core::wire::Descriptor;
+use isobit_core::wire::{Collective, Descriptor};
 use isobit_core::{Contract, ContractSpec, Dtype, Order, ReduceOp, float};
 
 pub(crate) fn draw(random: &mut Random, limit: usize) -> usize {
@@ -126,8 +126,9 @@ pub(crate) fn calls(
         if let Some((part, out)) = layout.shifts(rank)
             && !shareable.is_empty()
             && layout.out_len(rank) > 0
-            && random.chance(500_000)
+            && (random.chance(500_000) || request.collective == Collective::Broadcast)
         {
+            // At the root of a broadcast the result is the part itself.
             buffers = buffers.share(pick(random, &shareable), bytes(part, result), bytes(out, result));
         }
         let descriptor = Descriptor {
