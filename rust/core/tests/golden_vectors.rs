@@ -1,6 +1,6 @@
-//! The golden vectors that the Python reference wrote: both languages say the same law and the same wire.
+//! The golden vectors that the Python reference wrote: both languages say the same law.
 //!
-//! `tests/vectors/README.md` says what each file holds.
+//! `tests/vectors/README.md` says what each file holds; `wire_vectors.rs` reads the headers.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -9,7 +9,6 @@ use std::path::Path;
 use isobit_core::float::{convert, write_bits};
 use isobit_core::law::{LeafMap, LeafSet, Node, contributions, cover, fold, reduce};
 use isobit_core::schedule::Content;
-use isobit_core::wire::{Channel, Collective, Descriptor, HEADER_BYTES, Header};
 use isobit_core::{Contract, ContractError, ContractSpec, Dtype, Order, ReduceOp};
 use serde_json::Value;
 
@@ -225,55 +224,5 @@ fn ranks_contribute_the_same_bytes_and_compute_the_same_result() {
         let result = bytes(&vector["result"]);
         assert_eq!(fold(&contract, &inputs, Content::Result), result, "{name}");
         assert_eq!(reduced(&contract, &leaves), result, "{name}");
-    });
-}
-
-/// The header that a vector describes field by field.
-fn header(vector: &Value) -> Header {
-    let contract = vector["contract"].as_str().map(|_| {
-        let encoding = bytes(&vector["contract"]);
-        Contract::decode(encoding[..].try_into().expect("24 bytes")).expect("a contract")
-    });
-    let payload = bytes(&vector["payload"]);
-    Header {
-        group: number(&vector["group"]),
-        incarnation: number(&vector["incarnation"]),
-        epoch: small(&vector["epoch"]),
-        source: small(&vector["source"]),
-        destination: small(&vector["destination"]),
-        channel: Channel::from_code(number(&vector["channel"]) as u8).expect("a channel"),
-        sequence: number(&vector["sequence"]),
-        message: small(&vector["message"]),
-        tag: number(&vector["tag"]),
-        descriptor: Descriptor {
-            collective: Collective::from_name(string(&vector["collective"])).expect("a collective"),
-            contract,
-            dtype: dtype(&vector["dtype"]),
-            root: vector["root"].as_u64().map(|root| root as u32),
-            count: number(&vector["count"]),
-            shape: digits(&vector["shape_digest"]),
-            layout: digits(&vector["layout"]),
-        },
-        payload_bytes: payload.len() as u32,
-        payload_checksum: isobit_core::wire::checksum(&payload),
-    }
-}
-
-#[test]
-fn headers_are_the_same_bytes_and_damaged_ones_the_same_error() {
-    each("headers.json", |name, vector| {
-        let found = bytes(&vector["bytes"]);
-        let found: &[u8; HEADER_BYTES] = found[..].try_into().expect("128 bytes");
-        match Header::decode(found) {
-            Ok(decoded) => {
-                assert_eq!(decoded, header(vector), "{name}");
-                assert_eq!(decoded.encode(), *found, "{name}");
-                let shape: Vec<u8> =
-                    list(&vector["shape"]).iter().flat_map(|size| number(size).to_le_bytes()).collect();
-                assert_eq!(isobit_core::wire::checksum(&shape), decoded.descriptor.shape, "{name}");
-                assert_eq!(digits(&vector["payload_checksum"]), decoded.payload_checksum, "{name}");
-            }
-            Err(error) => assert_eq!(kind(error), string(&vector["error"]), "{name}"),
-        }
     });
 }
