@@ -14,6 +14,7 @@ mod program;
 mod reduce;
 mod request;
 mod scoreboard;
+pub mod verify;
 
 pub use algorithm::{Algorithm, choose, plan, plan_rank};
 pub use layout::Layout;
