@@ -123,6 +123,24 @@ fn half_the_smallest_f16_ties_to_zero_and_keeps_its_sign() {
 }
 
 #[test]
+fn a_million_f32_patterns_narrow_to_the_nearest_code() {
+    for dtype in SMALL {
+        let format = Format::of(dtype);
+        // Neighbours in order of magnitude; beyond the largest, one more step of the same size.
+        let mut values: Vec<f64> = (0..=format.largest()).map(|bits| by_definition(dtype, bits)).collect();
+        values.push(2.0 * values[values.len() - 1] - values[values.len() - 2]);
+        for pattern in (0..0x7f80_0000u32).step_by(2039) {
+            let value = f64::from(f32::from_bits(pattern));
+            let above = values.partition_point(|code| *code <= value).min(values.len() - 1);
+            let (low, high) = (values[above - 1], values[above]);
+            let up = value - low > high - value || (value - low == high - value && above % 2 == 0);
+            let nearest = if up { above } else { above - 1 } as u64;
+            assert_eq!(float::from_f32(dtype, f32::from_bits(pattern)), nearest, "{dtype} {pattern:08x}");
+        }
+    }
+}
+
+#[test]
 fn every_nan_becomes_the_canonical_one() {
     let nans =
         [0x7fc0_0000u32, 0xffc0_0000, 0x7f80_0001, 0xff80_0001, 0x7fff_ffff, 0xffff_ffff].map(f32::from_bits);
