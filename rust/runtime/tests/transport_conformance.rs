@@ -6,7 +6,8 @@ mod support;
 #[path = "transport_support/cases.rs"]
 mod cases;
 
-use isobit::transport::{self, MemoryTransport, Tamper};
+use isobit::transport::shm::ShmOptions;
+use isobit::transport::{self, MemoryTransport, ShmTransport, Tamper};
 use support::Fixture;
 
 struct Memory;
@@ -19,6 +20,21 @@ impl Fixture for Memory {
     }
 
     fn tamper(transport: &mut MemoryTransport, tamper: Tamper) {
+        transport.set_tamper(tamper);
+    }
+}
+
+/// Ranks as threads, each with a connection of its own: the code is that of processes, but for their ends.
+struct Shm;
+
+impl Fixture for Shm {
+    type T = ShmTransport;
+
+    fn group(world_size: u32) -> Vec<ShmTransport> {
+        support::shm_group(world_size, ShmOptions::default())
+    }
+
+    fn tamper(transport: &mut ShmTransport, tamper: Tamper) {
         transport.set_tamper(tamper);
     }
 }
@@ -67,3 +83,4 @@ macro_rules! every_case {
 }
 
 every_case!(memory, crate::Memory);
+every_case!(shm, crate::Shm);

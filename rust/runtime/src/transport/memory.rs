@@ -300,7 +300,8 @@ impl Transport for MemoryTransport {
             let (number, bytes) = (message.number, message.payload.len());
             // Put back, so that the next call finds the same.
             state.links[link].resent = Some(message);
-            return Err(corruption(from, self.rank, channel, number, bytes));
+            let detail = format!("wrong payload checksum over {bytes} bytes");
+            return Err(corruption(from, self.rank, channel, number, &detail));
         }
         self.damaged[slot] = Some(message.number);
         state.links[link].wanted = Some(message.number);
@@ -321,7 +322,8 @@ impl Transport for MemoryTransport {
 
     fn resend_wanted(&mut self) -> Option<(Rank, Channel, MessageNumber)> {
         let state = self.shared.lock();
-        for to in (0..self.shared.world_size).filter(|to| *to != self.rank) {
+        let here = |to: &Rank| *to != self.rank && state.check_peer(*to).is_ok();
+        for to in (0..self.shared.world_size).filter(here) {
             for channel in [Channel::Collective, Channel::PointToPoint] {
                 if let Some(number) = state.links[self.shared.link(self.rank, to, channel)].wanted {
                     return Some((to, channel, number));

@@ -7,6 +7,7 @@
 //! later call.
 
 pub mod memory;
+pub mod shm;
 mod tamper;
 
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use isobit_sys::ReadSpan;
 use thiserror::Error;
 
 pub use memory::MemoryTransport;
+pub use shm::ShmTransport;
 pub use tamper::{Attempt, Tamper};
 
 /// The number of a message among those of one (peer, channel), from 0.
@@ -105,15 +107,9 @@ fn ranks(ranks: &[Rank]) -> String {
 }
 
 /// The error of a message that arrived damaged twice.
-fn corruption(
-    from: Rank,
-    to: Rank,
-    channel: Channel,
-    number: MessageNumber,
-    payload_bytes: usize,
-) -> TransportError {
+fn corruption(from: Rank, to: Rank, channel: Channel, number: MessageNumber, detail: &str) -> TransportError {
     let detail = format!(
-        "message {number} of the {channel:?} channel, {payload_bytes} bytes of payload, arrived damaged twice; check the memory of this host"
+        "message {number} of the {channel:?} channel arrived damaged twice ({detail}); test this host's memory"
     );
     TransportError::Corruption { from, to, detail }
 }

@@ -1,9 +1,11 @@
 //! What the conformance cases are written with: a fixture for each transport, and patient helpers.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isobit::transport::{Frame, MessageNumber, Tamper, Transport, TransportError};
+use isobit::transport::shm::{self, ShmConfig, ShmOptions};
+use isobit::transport::{Frame, MessageNumber, ShmTransport, Tamper, Transport, TransportError};
 use isobit_core::wire::{Channel, Collective, Descriptor, Header};
 use isobit_core::{Dtype, Rank};
 use isobit_sys::ReadSpan;
@@ -20,6 +22,33 @@ pub(crate) trait Fixture {
 
     /// Gives a rank's sends a fault.
     fn tamper(transport: &mut Self::T, tamper: Tamper);
+}
+
+/// A job's name that no other test has.
+pub(crate) fn job() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What a rank of a shm group is started with.
+pub(crate) fn shm_config(job: &str, rank: Rank, world_size: u32) -> ShmConfig {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    ShmConfig { job: job.to_owned(), rank, world_size, deadline, options: ShmOptions::default() }
+}
+
+/// A shm group of threads, by rank.
+pub(crate) fn shm_group(world_size: u32, options: ShmOptions) -> Vec<ShmTransport> {
+    let job = job();
+    let config = |rank| ShmConfig { options, ..shm_config(&job, rank, world_size) };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..world_size)
+            .map(|rank| {
+                let config = config(rank);
+                scope.spawn(move || shm::connect(&config).unwrap())
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
 }
 
 /// Runs `work` for each rank on a thread of its own; a rank's panic is the test's.

@@ -1,0 +1,232 @@
+//! The group's notice board in shared memory: who sleeps, who left, and whether all is over.
+//!
+//! Every byte of it is a word that is only reached as an atomic. What peers wrote is checked before
+//! it is used.
+//!
+//! # Waking without a lost wake-up
+//! A notifier writes what it has to say, adds 1 to the target's `changes`, and only then looks at
+//! `asleep`. A sleeper sets `asleep`, and only then looks at `changes` once more before it sleeps.
+//! All four are sequentially consistent, so at least one of the two sees the other: the sleeper
+//! that there is something new, or the notifier that it must ring.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+
+use super::shared::SharedBytes;
+
+/// The longest reason of an abort.
+pub const ABORT_BYTES_MAX: usize = 8 * 1024;
+/// The longest reason of a close.
+pub const CLOSE_BYTES_MAX: usize = 1024;
+
+const RECORD_HEAD: usize = 64;
+const RECORD_CLAIM: usize = 0;
+const RECORD_DONE: usize = 8;
+
+const CHANGES: usize = 0;
+const ASLEEP: usize = 64;
+const ATTACHED: usize = 128;
+const PROCESS: usize = 136;
+const CLOSED: usize = 192;
+const RANK_BYTES: usize = 4096;
+const ABORT_RECORD_BYTES: usize = (RECORD_HEAD + ABORT_BYTES_MAX).next_multiple_of(4096);
+
+/// A rank's view of the board.
+#[derive(Clone, Debug)]
+pub struct Board {
+    memory: SharedBytes,
+    rank: u32,
+    world_size: u32,
+}
+
+impl Board {
+    /// Bytes of a board for so many ranks.
+    pub const fn bytes(world_size: u32) -> usize {
+        ABORT_RECORD_BYTES + world_size as usize * RANK_BYTES
+    }
+
+    /// The board in `memory`, all zero at first, as `rank` sees it; `None` if another process (or
+    /// another call) already is that rank.
+    pub(crate) fn attach(memory: SharedBytes, rank: u32, world_size: u32) -> Option<Board> {
+        assert!(rank < world_size && memory.len() == Board::bytes(world_size), "a board for this group");
+        let board = Board { memory, rank, world_size };
+        board.word(rank, ATTACHED).compare_exchange(0, 1, AcqRel, Acquire).ok()?;
+        board.word(rank, PROCESS).store(u64::from(std::process::id()), Release);
+        Some(board)
+    }
+
+    /// This rank.
+    pub fn rank(&self) -> u32 {
+        self.rank
+    }
+
+    /// How many ranks there are.
+    pub fn world_size(&self) -> u32 {
+        self.world_size
+    }
+
+    /// The process number that a rank gave, in its own numbering; 0 before it came.
+    pub fn process(&self, rank: u32) -> u64 {
+        self.word(rank, PROCESS).load(Acquire)
+    }
+
+    /// Tells a rank that something changed: whether its bell must be rung.
+    pub fn notify(&self, rank: u32) -> bool {
+        self.word(rank, CHANGES).fetch_add(1, SeqCst);
+        let asleep = self.word(rank, ASLEEP);
+        asleep.load(SeqCst) != 0 && asleep.swap(0, SeqCst) != 0
+    }
+
+    /// How often this rank was told that something changed.
+    pub fn changes(&self) -> u64 {
+        self.word(self.rank, CHANGES).load(Acquire)
+    }
+
+    /// Announces that this rank will sleep: whether it may, because nothing changed since `seen`.
+    pub fn fall_asleep(&self, seen: u64) -> bool {
+        self.word(self.rank, ASLEEP).store(1, SeqCst);
+        let quiet = self.word(self.rank, CHANGES).load(SeqCst) == seen;
+        if !quiet {
+            self.wake_up();
+        }
+        quiet
+    }
+
+    /// Takes the announcement back.
+    pub fn wake_up(&self) {
+        self.word(self.rank, ASLEEP).store(0, SeqCst);
+    }
+
+    /// Leaves the group for good, with a reason, of which the first [`CLOSE_BYTES_MAX`] bytes are kept.
+    pub fn close(&self, reason: &str) -> bool {
+        self.closed_record(self.rank).write(self.rank, reason.as_bytes())
+    }
+
+    /// Why a rank left, if it said so.
+    pub fn closed(&self, rank: u32) -> Option<String> {
+        let (_, reason) = self.closed_record(rank).read()?;
+        Some(String::from_utf8_lossy(&reason).into_owned())
+    }
+
+    /// Ends the group: whether this was the first to do so. The first [`ABORT_BYTES_MAX`] bytes are kept.
+    pub fn abort(&self, reason: &[u8]) -> bool {
+        self.abort_record().write(self.rank, reason)
+    }
+
+    /// Who ended the group, and why.
+    pub fn aborted(&self) -> Option<(u32, Vec<u8>)> {
+        self.abort_record().read().map(|(rank, reason)| (rank.min(self.world_size - 1), reason))
+    }
+
+    fn word(&self, rank: u32, offset: usize) -> &AtomicU64 {
+        assert!(rank < self.world_size, "rank {rank} in a world of {}", self.world_size);
+        self.memory.word(ABORT_RECORD_BYTES + rank as usize * RANK_BYTES + offset)
+    }
+
+    fn abort_record(&self) -> Record<'_> {
+        Record { memory: &self.memory, start: 0, bytes_max: ABORT_BYTES_MAX }
+    }
+
+    fn closed_record(&self, rank: u32) -> Record<'_> {
+        assert!(rank < self.world_size, "rank {rank} in a world of {}", self.world_size);
+        let start = ABORT_RECORD_BYTES + rank as usize * RANK_BYTES + CLOSED;
+        Record { memory: &self.memory, start, bytes_max: CLOSE_BYTES_MAX }
+    }
+}
+
+/// Bytes that are written once, by the first who claims them.
+struct Record<'a> {
+    memory: &'a SharedBytes,
+    start: usize,
+    bytes_max: usize,
+}
+
+impl Record<'_> {
+    fn write(&self, author: u32, bytes: &[u8]) -> bool {
+        let claim = self.memory.word(self.start + RECORD_CLAIM);
+        if claim.compare_exchange(0, u64::from(author) + 1, AcqRel, Acquire).is_err() {
+            return false;
+        }
+        let bytes = &bytes[..bytes.len().min(self.bytes_max)];
+        for (index, chunk) in bytes.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.text(index).store(u64::from_le_bytes(word), Relaxed);
+        }
+        self.memory.word(self.start + RECORD_DONE).store(bytes.len() as u64 + 1, Release);
+        true
+    }
+
+    /// Author and bytes, once they are complete.
+    fn read(&self) -> Option<(u32, Vec<u8>)> {
+        let len = self.memory.word(self.start + RECORD_DONE).load(Acquire).checked_sub(1)?;
+        let len = len.min(self.bytes_max as u64) as usize;
+        let author = self.memory.word(self.start + RECORD_CLAIM).load(Relaxed).saturating_sub(1);
+        let words = (0..len.div_ceil(8)).flat_map(|index| self.text(index).load(Relaxed).to_le_bytes());
+        let bytes = words.take(len).collect();
+        Some((author.min(u64::from(u32::MAX)) as u32, bytes))
+    }
+
+    fn text(&self, index: usize) -> &AtomicU64 {
+        self.memory.word(self.start + RECORD_HEAD + index * 8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boards(world_size: u32) -> Vec<Board> {
+        let memory = SharedBytes::zeroed(Board::bytes(world_size));
+        (0..world_size).map(|rank| Board::attach(memory.clone(), rank, world_size).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_first_abort_wins_and_comes_whole() {
+        let boards = boards(3);
+        assert_eq!(boards[0].aborted(), None);
+        let reason: Vec<u8> = (0..ABORT_BYTES_MAX + 5).map(|i| (i % 251) as u8).collect();
+        assert!(boards[1].abort(&reason));
+        assert!(!boards[2].abort(b"late"));
+        assert_eq!(boards[0].aborted(), Some((1, reason[..ABORT_BYTES_MAX].to_vec())));
+    }
+
+    #[test]
+    fn a_rank_is_attached_once() {
+        let memory = SharedBytes::zeroed(Board::bytes(2));
+        assert!(Board::attach(memory.clone(), 1, 2).is_some());
+        assert!(Board::attach(memory.clone(), 1, 2).is_none());
+        assert!(Board::attach(memory, 0, 2).is_some());
+    }
+
+    #[test]
+    fn a_reason_to_leave_is_seen_by_the_others_and_only_the_first() {
+        let boards = boards(2);
+        assert_eq!(boards[1].closed(0), None);
+        boards[0].close("nothing left to do");
+        boards[0].close("dropped");
+        assert_eq!(boards[1].closed(0).as_deref(), Some("nothing left to do"));
+        assert_eq!(boards[0].closed(1), None);
+    }
+
+    #[test]
+    fn only_a_sleeper_is_rung_and_only_once() {
+        let boards = boards(2);
+        let seen = boards[1].changes();
+        assert!(!boards[0].notify(1), "awake");
+        assert!(!boards[1].fall_asleep(seen), "something changed");
+        assert!(!boards[0].notify(1), "awake again");
+        assert!(boards[1].fall_asleep(seen + 2));
+        assert!(boards[0].notify(1));
+        assert!(!boards[0].notify(1), "it has been rung");
+    }
+
+    #[test]
+    fn hostile_lengths_and_authors_are_cut_to_what_can_be() {
+        let boards = boards(2);
+        boards[0].memory.word(RECORD_CLAIM).store(u64::MAX, SeqCst);
+        boards[0].memory.word(RECORD_DONE).store(u64::MAX, SeqCst);
+        let (rank, reason) = boards[1].aborted().unwrap();
+        assert_eq!((rank, reason.len()), (1, ABORT_BYTES_MAX));
+    }
+}

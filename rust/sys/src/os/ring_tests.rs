@@ -1,0 +1,187 @@
+//! Tests of the ring over heap memory: two threads, and sides that break the protocol.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::*;
+
+fn head(sum: u64) -> [u8; HEAD_BYTES] {
+    let mut head = [7; HEAD_BYTES];
+    head[..8].copy_from_slice(&sum.to_le_bytes());
+    head
+}
+
+fn check(head: &[u8; HEAD_BYTES], _payload_bytes: usize, sum: u64) -> Result<(), u64> {
+    let sent = u64::from_le_bytes(head[..8].try_into().unwrap());
+    if sent == sum { Ok(()) } else { Err(sum) }
+}
+
+fn payload(number: u64) -> Vec<u8> {
+    let len = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % 1_500;
+    (0..len).map(|i| (number as usize + i * 3) as u8).collect()
+}
+
+fn push(producer: &mut Producer, bytes: &[u8]) -> Option<u64> {
+    producer.try_push(ReadSpan::from(bytes), head).unwrap()
+}
+
+fn pop(consumer: &mut Consumer) -> Option<Lease> {
+    match consumer.try_pop(check).unwrap() {
+        Popped::Empty => None,
+        Popped::Frame((), lease) => Some(lease),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn two_threads_pass_messages_of_all_sizes_in_order() {
+    const COUNT: u64 = if cfg!(miri) { 50 } else { 20_000 };
+    let (mut producer, mut consumer) = pair(4096);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for number in 0..COUNT {
+                while push(&mut producer, &payload(number)).is_none() {
+                    std::thread::yield_now();
+                }
+            }
+            while producer.verified().unwrap() < COUNT {
+                std::thread::yield_now();
+            }
+        });
+        scope.spawn(move || {
+            let mut lent = VecDeque::new();
+            for number in 0..COUNT {
+                let lease = loop {
+                    // A ring that is full of lent frames never moves on.
+                    match pop(&mut consumer) {
+                        Some(lease) => break lease,
+                        None => drop(lent.pop_back()),
+                    }
+                    std::thread::yield_now();
+                };
+                assert_eq!(lease.payload().to_vec(), payload(number));
+                lent.push_back((number, lease));
+                if lent.len() == 3 {
+                    let (number, lease) = lent.remove(number as usize % 3).unwrap();
+                    assert_eq!(lease.payload().to_vec(), payload(number), "untouched while lent");
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn the_largest_payload_fits_an_empty_ring_wherever_it_is() {
+    for capacity in [CAPACITY_MIN, 1024, 4096, 4096 + 64] {
+        let (mut producer, mut consumer) = pair(capacity);
+        let largest = vec![5; payload_bytes_max(capacity)];
+        for small in [0, 1, 64, 0, 65, 0, 0, 64, 1, 0].repeat(8) {
+            for bytes in [&largest[..], &largest[..small.min(largest.len())]] {
+                assert!(push(&mut producer, bytes).is_some(), "{} of {capacity}", bytes.len());
+                assert_eq!(pop(&mut consumer).unwrap().payload().to_vec(), bytes);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_held_lease_keeps_its_bytes_and_everything_behind_it() {
+    let (mut producer, mut consumer) = pair(1024);
+    push(&mut producer, &[1; 64]).unwrap();
+    push(&mut producer, &[2; 64]).unwrap();
+    let first = pop(&mut consumer).unwrap();
+    drop(pop(&mut consumer).unwrap());
+    assert!(push(&mut producer, &[3; 64]).is_some());
+    assert!(push(&mut producer, &[4; 64]).is_some());
+    assert!(push(&mut producer, &[5; 64]).is_none(), "the second's bytes wait for the first's");
+    assert_eq!(first.payload().to_vec(), [1; 64]);
+    drop(first);
+    assert!(push(&mut producer, &[5; 64]).is_some());
+    assert!(push(&mut producer, &[5; 64]).is_some());
+}
+
+#[test]
+fn a_damaged_message_is_asked_for_once_more_and_what_follows_waits() {
+    let (mut producer, mut consumer) = pair(4096);
+    push(&mut producer, b"fine").unwrap();
+    producer.try_push(ReadSpan::from(&b"damaged"[..]), |sum| head(sum ^ 1)).unwrap().unwrap();
+    push(&mut producer, b"behind").unwrap();
+    assert!(pop(&mut consumer).is_some());
+    assert_eq!(producer.resend_wanted(), Ok(None));
+    assert!(matches!(consumer.try_pop(check), Ok(Popped::Damaged)));
+    assert!(matches!(consumer.try_pop(check), Ok(Popped::Empty)), "until it is sent again");
+    assert_eq!(producer.verified(), Ok(1));
+    assert_eq!(producer.resend_wanted(), Ok(Some(1)));
+    producer.resend(1, ReadSpan::from(&b"mended!"[..]), head).unwrap();
+    assert_eq!(producer.resend_wanted(), Ok(None));
+    assert_eq!(pop(&mut consumer).unwrap().payload().to_vec(), b"mended!");
+    assert_eq!(pop(&mut consumer).unwrap().payload().to_vec(), b"behind");
+    assert_eq!(producer.verified(), Ok(3));
+}
+
+#[test]
+fn a_message_that_is_damaged_twice_stays_so() {
+    let (mut producer, mut consumer) = pair(4096);
+    producer.try_push(ReadSpan::from(&b"damaged"[..]), |sum| head(sum ^ 1)).unwrap().unwrap();
+    assert!(matches!(consumer.try_pop(check), Ok(Popped::Damaged)));
+    producer.resend(0, ReadSpan::from(&b"damaged"[..]), |sum| head(sum ^ 1)).unwrap();
+    assert!(matches!(consumer.try_pop(check), Ok(Popped::DamagedTwice(0, _))));
+    assert!(matches!(consumer.try_pop(check), Ok(Popped::DamagedTwice(0, _))));
+    assert_eq!(producer.verified(), Ok(0));
+}
+
+#[test]
+fn a_hostile_tail_is_an_error() {
+    for tail in [63, 64 + 4096, 1 << 40, u64::MAX, u64::MAX - 63] {
+        let (_producer, mut consumer) = pair(4096);
+        consumer.ring.memory.word(TAIL).store(tail, SeqCst);
+        assert_eq!(consumer.try_pop(check).unwrap_err().what, "tail", "{tail}");
+    }
+    // A tail that is possible, over bytes that are no frame.
+    let (_producer, mut consumer) = pair(4096);
+    consumer.ring.memory.word(TAIL).store(256, SeqCst);
+    assert_eq!(consumer.try_pop(check).unwrap_err().what, "frame");
+}
+
+#[test]
+fn a_tail_that_goes_back_is_an_error() {
+    let (mut producer, mut consumer) = pair(4096);
+    push(&mut producer, b"one").unwrap();
+    drop(pop(&mut consumer).unwrap());
+    consumer.ring.memory.word(TAIL).store(64, SeqCst);
+    assert_eq!(consumer.try_pop(check).unwrap_err().what, "tail");
+}
+
+#[test]
+fn a_hostile_head_is_an_error_and_not_room() {
+    for head in [1, 4096 + 64, u64::MAX, 1 << 63] {
+        let (mut producer, _consumer) = pair(1024);
+        while push(&mut producer, &[0; 64]).is_some() {}
+        producer.ring.memory.word(HEAD).store(head, SeqCst);
+        let error = producer.try_push(ReadSpan::from(&[0; 64][..]), super::tests::head).unwrap_err();
+        assert_eq!(error.what, "head", "{head}");
+    }
+}
+
+#[test]
+fn hostile_counts_are_errors() {
+    let (mut producer, _consumer) = pair(1024);
+    push(&mut producer, b"one").unwrap();
+    for wanted in [2, 3, u64::MAX] {
+        producer.ring.memory.word(WANTED).store(wanted, SeqCst);
+        assert_eq!(producer.resend_wanted().unwrap_err().what, "wish for a message", "{wanted}");
+    }
+    producer.ring.memory.word(VERIFIED).store(2, SeqCst);
+    assert_eq!(producer.verified().unwrap_err().what, "count of verified messages");
+}
+
+#[test]
+fn hostile_frames_are_errors() {
+    // (offset in the prefix, value): kind, an impossible length, one that exceeds the tail, another number.
+    for (at, value) in [(0, 0), (0, WRAP), (4, u32::MAX), (4, 4096), (4, 200), (8, 9), (12, 1)] {
+        let (mut producer, mut consumer) = pair(1024);
+        push(&mut producer, b"one").unwrap();
+        producer.write(at, &value.to_le_bytes());
+        let error = consumer.try_pop(check).unwrap_err();
+        assert_eq!(error.what, "frame", "{value} at {at}");
+    }
+}

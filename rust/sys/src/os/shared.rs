@@ -1,0 +1,142 @@
+//! Memory that several threads or processes share: from the heap, for tests, or mapped from a file.
+//!
+//! Two kinds of bytes are in it, and no byte is of both: words, which are only ever reached as
+//! atomics (`word`), and data, whose users take turns by a protocol over words (`span`).
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::WriteSpan;
+
+/// What every piece of shared memory is aligned to: a cache line.
+pub const ALIGN: usize = 64;
+
+/// A range of shared memory, which lives as long as any handle to it.
+#[derive(Clone)]
+pub struct SharedBytes {
+    start: NonNull<u8>,
+    len: usize,
+    owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the memory lives as long as `owner`, wherever the handle goes; words are atomics, and
+// reaching data is unsafe with its own promise.
+unsafe impl Send for SharedBytes {}
+// SAFETY: as above; a handle has no state of its own that changes.
+unsafe impl Sync for SharedBytes {}
+
+impl SharedBytes {
+    /// `len` zero bytes of this process.
+    pub fn zeroed(len: usize) -> SharedBytes {
+        let layout = Layout::from_size_align(len.max(1), ALIGN).expect("a length that memory can have");
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
+        SharedBytes { start, len, owner: Arc::new(Heap { start, layout }) }
+    }
+
+    /// The first `len` bytes of a file, shared with everyone who maps them.
+    ///
+    /// The file must be a memfd that is sealed against shrinking, so that no access ever faults.
+    pub(crate) fn map(file: BorrowedFd<'_>, len: usize) -> io::Result<SharedBytes> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory in use.
+        let start = unsafe { mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, file, 0) }?;
+        let start = NonNull::new(start.cast()).expect("the kernel maps nothing at address 0");
+        Ok(SharedBytes { start, len, owner: Arc::new(Mapping { start, len }) })
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes `start..start + len`, which begin at a cache line.
+    pub fn slice(&self, start: usize, len: usize) -> SharedBytes {
+        self.check(start, len, ALIGN);
+        // SAFETY: the range lies inside this one.
+        SharedBytes { start: unsafe { self.start.add(start) }, len, owner: Arc::clone(&self.owner) }
+    }
+
+    /// The word at an offset. Its bytes are used as a word everywhere, or as data everywhere.
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+        self.check(offset, 8, 8);
+        // SAFETY: the eight bytes lie inside, live as long as `self`, are aligned because the
+        // range is, and are only reached as an atomic, as this module's first lines say.
+        unsafe { AtomicU64::from_ptr(self.start.add(offset).cast().as_ptr()) }
+    }
+
+    /// The data `start..start + len`.
+    ///
+    /// # Safety
+    /// While the span is used no other thread writes these bytes, and while it is written through
+    /// none reads them; they are data, not words. A process that shares the memory and breaks the
+    /// protocol can spoil the bytes' values, and nothing else.
+    pub(crate) unsafe fn span(&self, start: usize, len: usize) -> WriteSpan<'_> {
+        self.check(start, len, 1);
+        // SAFETY: the range lies inside; the rest is the caller's promise.
+        unsafe { WriteSpan::from_raw(self.start.add(start), len) }
+    }
+
+    fn check(&self, start: usize, len: usize, align: usize) {
+        assert!(
+            start <= self.len && len <= self.len - start && start.is_multiple_of(align),
+            "{start}+{len} is no range of {} bytes of shared memory",
+            self.len
+        );
+    }
+}
+
+impl fmt::Debug for SharedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of shared memory", self.len)
+    }
+}
+
+struct Heap {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: it is only held to be freed once, by whichever thread drops the last handle.
+unsafe impl Send for Heap {}
+// SAFETY: nothing can be done through a shared reference.
+unsafe impl Sync for Heap {}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, freed here only, and no handle is left.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: it is only held to be unmapped once, by whichever thread drops the last handle.
+unsafe impl Send for Mapping {}
+// SAFETY: nothing can be done through a shared reference.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped with this length, unmapped here only, and no handle is left.
+        let result = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+        debug_assert!(result.is_ok(), "a mapping of our own can be unmapped");
+    }
+}
