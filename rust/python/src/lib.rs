@@ -1,1 +1,36 @@
-//! placeholder
+//! The extension module `isobit._native`: arguments, the interpreter's lock, errors. No logic.
+//!
+//! It knows no rule about values, ranks or schedules: it turns Python objects into the
+//! runtime's types, lets other Python threads run meanwhile, and turns errors into
+//! exceptions. The public API, with its documentation, is the Python package above it.
+#![deny(unsafe_code)]
+
+mod accumulator;
+mod arguments;
+mod buffer;
+mod communicator;
+mod errors;
+mod guard;
+
+use pyo3::prelude::*;
+
+/// The module's table of contents.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::accumulator::Accumulator;
+    #[pymodule_export]
+    use crate::buffer::NeedsCopy;
+    #[pymodule_export]
+    use crate::communicator::Communicator;
+    #[pymodule_export]
+    use crate::guard::forked;
+
+    use super::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        crate::guard::register(module)
+    }
+}

@@ -1,0 +1,123 @@
+"""The extension module: arguments, the interpreter's lock, errors. `isobit` is the API above it."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+__version__: str
+
+class NeedsCopy(Exception): ...
+
+def forked() -> None: ...
+
+@final
+class Accumulator:
+    def add(self, leaf: int, tensor: Any) -> None: ...
+
+@final
+class Communicator:
+    @property
+    def rank(self) -> int: ...
+    @property
+    def world_size(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def transport(self) -> str: ...
+    @staticmethod
+    def solo() -> Communicator: ...
+    @staticmethod
+    def memory_group(n: int) -> list[Communicator]: ...
+    @staticmethod
+    def connect(job: str, rank: int, world_size: int, timeout: float) -> Communicator: ...
+    def set_timeout(self, timeout: float) -> None: ...
+    def all_reduce(
+        self,
+        tensor: Any,
+        out: Any,
+        op: str,
+        order: str,
+        accumulate: str | None,
+        divisor: int | None,
+        timeout: float | None,
+    ) -> None: ...
+    def reduce(
+        self,
+        tensor: Any,
+        out: Any | None,
+        op: str,
+        order: str,
+        accumulate: str | None,
+        out_dtype: str | None,
+        divisor: int | None,
+        root: int,
+        timeout: float | None,
+    ) -> None: ...
+    def reduce_scatter(
+        self,
+        tensor: Any,
+        out: Any,
+        op: str,
+        order: str,
+        accumulate: str | None,
+        divisor: int | None,
+        counts: Sequence[int] | None,
+        timeout: float | None,
+    ) -> None: ...
+    def all_gather(
+        self, tensor: Any, out: Any, shape: Sequence[int], counts: Sequence[int] | None, timeout: float | None
+    ) -> None: ...
+    def gather(
+        self,
+        tensor: Any,
+        out: Any | None,
+        shape: Sequence[int],
+        root: int,
+        counts: Sequence[int] | None,
+        timeout: float | None,
+    ) -> None: ...
+    def scatter(
+        self,
+        tensor: Any | None,
+        out: Any,
+        shape: Sequence[int],
+        root: int,
+        counts: Sequence[int] | None,
+        timeout: float | None,
+    ) -> None: ...
+    def broadcast(self, tensor: Any, root: int, timeout: float | None) -> None: ...
+    def all_to_all(
+        self,
+        tensor: Any,
+        out: Any,
+        shape: Sequence[int],
+        send_counts: Sequence[int] | None,
+        recv_counts: Sequence[int] | None,
+        timeout: float | None,
+    ) -> None: ...
+    def barrier(self, timeout: float | None) -> None: ...
+    def send(self, tensor: Any, dst: int, tag: int, timeout: float | None) -> None: ...
+    def recv(self, tensor: Any, src: int, tag: int, timeout: float | None) -> None: ...
+    def leaves(self, num_leaves: int) -> list[tuple[int, int]]: ...
+    def accumulator(
+        self,
+        num_leaves: int,
+        order: str,
+        accumulate: str | None,
+        out_dtype: str | None,
+        dtype: str,
+        shape: Sequence[int],
+    ) -> Accumulator: ...
+    def accumulated_all_reduce(
+        self, accumulator: Accumulator, out: Any, op: str, divisor: int | None, timeout: float | None
+    ) -> None: ...
+    def accumulated_reduce_scatter(
+        self,
+        accumulator: Accumulator,
+        out: Any,
+        op: str,
+        divisor: int | None,
+        counts: Sequence[int] | None,
+        timeout: float | None,
+    ) -> None: ...
+    def abort(self, reason: str) -> None: ...
+    def close(self) -> None: ...

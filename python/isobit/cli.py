@@ -1,0 +1,99 @@
+"""The command line: `isobit run -n N script.py args...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+USAGE = """\
+usage: isobit run -n N [--timeout SECONDS] script.py [arguments...]
+       isobit run -n N [--timeout SECONDS] -m module [arguments...]
+       isobit --version
+
+run starts N ranks of a Python program on this host. Each line of output begins with its rank. One Ctrl-C
+ends all of them. When a rank fails the others are ended, and its exit status is run's (128 + the number
+of the signal that ended it).
+
+  -n N               how many ranks
+  --timeout SECONDS  end the run, with status 124, when it takes longer
+  -m module          run a module as a script, as in python -m
+"""
+
+RANKS_MAX = 1024
+
+
+class UsageError(Exception):
+    """The command line is wrong; the text says how."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command `isobit`; returns its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words[:1] == ["run"]:
+            return _run(words[1:])
+        if words in (["--version"], ["-V"]):
+            from isobit import __version__
+
+            print(f"isobit {__version__}")
+            return 0
+        if words in ([], ["-h"], ["--help"], ["help"]):
+            print(USAGE, end="")
+            return 0 if words else 2
+        raise UsageError(f"there is no command {words[0]!r}: try isobit --help")
+    except UsageError as error:
+        print(f"isobit: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(words: list[str]) -> int:
+    ranks: int | None = None
+    timeout: float | None = None
+    module: list[str] = []
+    while words and words[0].startswith("-") and not module:
+        word = words.pop(0)
+        if word in ("-h", "--help"):
+            print(USAGE, end="")
+            return 0
+        option, given, value = word.partition("=")
+        if option not in ("-n", "--timeout", "-m"):
+            raise UsageError(f"run has no option {word!r}: try isobit run --help")
+        if not given:
+            if not words:
+                raise UsageError(f"{option} needs a value")
+            value = words.pop(0)
+        if option == "-n":
+            ranks = _ranks(value)
+        elif option == "--timeout":
+            timeout = _timeout(value)
+        else:
+            module = ["-m", value]
+    if ranks is None:
+        raise UsageError("run needs -n N, the number of ranks")
+    if not module:
+        if not words:
+            raise UsageError("run needs a script, or -m module")
+        if not Path(words[0]).is_file():
+            raise UsageError(f"there is no script {words[0]!r}")
+
+    from isobit.launcher import Run
+
+    # Unbuffered, so that a rank's last words before a crash are not lost.
+    return Run(ranks, [sys.executable, "-u", *module, *words], timeout).run()
+
+
+def _ranks(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= RANKS_MAX):
+        raise UsageError(f"-n {text}: the number of ranks is an integer from 1 to {RANKS_MAX}")
+    return int(text)
+
+
+def _timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"--timeout {text}: give seconds, more than 0")
+    return seconds

@@ -1,0 +1,83 @@
+"""What can go wrong, as exceptions.
+
+Wrong arguments are `TypeError` and `ValueError`, raised before anything is sent. Everything else
+is an `isobit.Error`. After one the group's work is over: each later call on it raises the same.
+"""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """The base of isobit's errors.
+
+    Its text says what happened, to whom, and what to do next. The attributes are `None` where the
+    error has nothing to say about them.
+
+    >>> error = Error("rank 2 did not answer", rank=0, peer=2, sequence=7)
+    >>> error.rank, error.peer, error.sequence, str(error)
+    (0, 2, 7, 'rank 2 did not answer')
+    """
+
+    #: The rank on which it was raised.
+    rank: int | None
+    #: The other rank concerned.
+    peer: int | None
+    #: The operation, in the words of its caller.
+    operation: str | None
+    #: The operation's number in the group's (or, for send and recv, the pair's) sequence, from 0.
+    sequence: int | None
+    #: The group's epoch.
+    epoch: int | None
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        rank: int | None = None,
+        peer: int | None = None,
+        operation: str | None = None,
+        sequence: int | None = None,
+        epoch: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.rank = rank
+        self.peer = peer
+        self.operation = operation
+        self.sequence = sequence
+        self.epoch = epoch
+
+
+class Timeout(Error, TimeoutError):
+    """The deadline passed; `peer` is the rank that was waited for."""
+
+
+class PeerLost(Error):
+    """The process of `peer` ended, or it left the group."""
+
+
+class Desync(Error):
+    """Ranks called different operations, or with arguments that do not fit together."""
+
+
+class ContractMismatch(Desync):
+    """Ranks called the same reduction, but not with the same contract."""
+
+
+class Corruption(Error):
+    """A message from `peer` arrived damaged twice."""
+
+
+class Aborted(Error):
+    """A rank ended the group's work."""
+
+
+class VersionMismatch(Error):
+    """Ranks run releases of isobit that do not understand each other."""
+
+
+class AuthError(Error):
+    """A process that does not belong to the group was there."""
+
+
+class Unavailable(Error):
+    """What was asked for can't be had here."""
