@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import isobit
 import numpy as np
 import pytest
-
-import isobit
 
 
 @pytest.fixture(autouse=True)
