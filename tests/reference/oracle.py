@@ -42,7 +42,8 @@ def number(bits: int, dtype: str) -> float:
         return float(struct.unpack("<d", bits.to_bytes(8, "little"))[0])
     if dtype == "f32":
         return float(struct.unpack("<f", bits.to_bytes(4, "little"))[0])
-    return float(np.array([bits], f"<u{SIZE[dtype]}").view(NUMPY[dtype]).astype(np.float64)[0])
+    with np.errstate(invalid="ignore"):  # a signalling NaN is no news
+        return float(np.array([bits], f"<u{SIZE[dtype]}").view(NUMPY[dtype]).astype(np.float64)[0])
 
 
 @cache
