@@ -96,10 +96,7 @@ def encode(value: float, dtype: str) -> int:
     if value == 0:
         return sign
     if math.isinf(value):
-        return (
-            sign
-            | {"f8e5m2": 0x7C, "f16": 0x7C00, "bf16": 0x7F80, "f32": 0x7F800000, "f64": 0x7FF << 52}[dtype]
-        )
+        return sign | {"f8e5m2": 0x7C, "f16": 0x7C00, "bf16": 0x7F80, "f32": 0x7F800000, "f64": 0x7FF << 52}[dtype]
     return nearest(Fraction(value), dtype)
 
 

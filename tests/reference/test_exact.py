@@ -35,9 +35,7 @@ def test_a_result_is_the_exact_one_rounded_once(
     assert int(result[0]) == oracle.exact(out.value, divisor or 1, codes, dtype.value)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "limbs", "size"), [(Dtype.BF16, 5, 48), (Dtype.F32, 5, 48), (Dtype.F64, 34, 280)]
-)
+@pytest.mark.parametrize(("dtype", "limbs", "size"), [(Dtype.BF16, 5, 48), (Dtype.F32, 5, 48), (Dtype.F64, 34, 280)])
 def test_the_wide_form_is_the_documented_one(dtype: Dtype, limbs: int, size: int) -> None:
     assert (exact.limbs(dtype), exact.wide_bytes(dtype)) == (limbs, size)
     least = exact.Wide(-3, exact.NOT_MINUS_ZERO)
@@ -68,12 +66,19 @@ def test_the_wide_form_holds_the_largest_sum(dtype: Dtype) -> None:
     assert exact.decode(exact.encode([largest], dtype), dtype) == [largest]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "most"), [(Dtype.F8E5M2, 48), (Dtype.BF16, 24), (Dtype.F32, 12), (Dtype.F64, 35)]
-)
+@pytest.mark.parametrize(("dtype", "most"), [(Dtype.F8E5M2, 48), (Dtype.BF16, 24), (Dtype.F32, 12), (Dtype.F64, 35)])
 def test_raw_leaves_travel_while_they_are_no_larger(dtype: Dtype, most: int) -> None:
     for count in (0, 1, most, most + 1):
         made = contract(ReduceOp.SUM, most + 2, dtype, Order.EXACT)
         owners = LeafMap.of(most + 2, [range(count), range(count, most + 2)])
         expected = [f"leaf {leaf}" for leaf in range(count)] if count <= most else [f"wide {count}"]
         assert [str(content) for content in contents(made, owners, 0)] == expected
+
+
+@pytest.mark.parametrize("more", [1, 3])
+def test_more_f16_leaves_than_a_double_can_sum(more: int) -> None:
+    # From 2^29 on a double's last bit is 2^-23, so a sum of multiples of 2^-24 has to be rounded.
+    codes = [0x7BFF] * 8197 + [more]
+    made = contract(ReduceOp.SUM, len(codes), Dtype.F16, Order.EXACT, None, Dtype.F64)
+    result = reduce(made, [np.array([code], np.uint16) for code in codes]).view(np.uint64)
+    assert int(result[0]) == oracle.exact("f64", 1, codes, "f16")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 import xxhash
@@ -15,9 +16,7 @@ from isobit.reference.leaves import LeafMap, LeafMapError, runs
 from isobit.reference.node import Node, nodes, root
 
 LEAF_COUNTS = (1, 2, 3, 5, 7, 8, 12, 24, 48, 60, 64, 97)
-SETS = st.integers(1, 100).flatmap(
-    lambda count: st.tuples(st.just(count), st.frozensets(st.integers(0, count - 1)))
-)
+SETS = st.integers(1, 100).flatmap(lambda count: st.tuples(st.just(count), st.frozensets(st.integers(0, count - 1))))
 
 
 def halves(first: int, end: int) -> tuple[int, int, int]:
@@ -88,7 +87,7 @@ def test_mean_covers_are_the_documented_ones(leaves: int, world_size: int, mean:
 def test_runs_are_maximal_and_hold_the_set(owned: frozenset[int]) -> None:
     made = runs(owned)
     assert {leaf for first, end in made for leaf in range(first, end)} == owned
-    assert all(end < after for (_, end), (after, _) in zip(made, made[1:], strict=False))
+    assert all(end < after for (_, end), (after, _) in pairwise(made))
 
 
 def test_even_splits_put_the_longer_runs_first() -> None:
@@ -112,9 +111,7 @@ def test_the_digest_is_the_documented_one() -> None:
         ("OutOfRange", 2, [[0, 1], [2]]),
     ],
 )
-def test_an_ownership_that_is_no_partition_is_an_error(
-    kind: str, leaves: int, ranks: list[list[int]]
-) -> None:
+def test_an_ownership_that_is_no_partition_is_an_error(kind: str, leaves: int, ranks: list[list[int]]) -> None:
     with pytest.raises(LeafMapError) as caught:
         LeafMap.of(leaves, ranks)
     assert caught.value.kind == kind

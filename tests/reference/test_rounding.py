@@ -72,9 +72,7 @@ def test_a_conversion_gives_the_nearest_number(word: int, source: Dtype, target:
     scale=st.integers(-160, 160),
     dtype=st.sampled_from(FLOATS),
 )
-def test_a_rational_rounds_to_the_nearest_number(
-    numerator: int, denominator: int, scale: int, dtype: Dtype
-) -> None:
+def test_a_rational_rounds_to_the_nearest_number(numerator: int, denominator: int, scale: int, dtype: Dtype) -> None:
     value = Fraction(numerator, denominator) * Fraction(2) ** scale
     assert round_rational(value, dtype) == oracle.nearest(value, dtype.value)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from isobit.reference import vectors
 
 from . import oracle
@@ -83,9 +82,7 @@ def test_other_arithmetic_gives_the_integer_grid() -> None:
         modulus, signed = 1 << 8 * size, dtype[0] == "i"
         leaves = [codes(leaf, size) for leaf in pools[dtype]]
         for count, result in vector["results"].items():
-            for column, found in zip(
-                zip(*leaves[: int(count)], strict=True), codes(result, size), strict=True
-            ):
+            for column, found in zip(zip(*leaves[: int(count)], strict=True), codes(result, size), strict=True):
                 numbers = [code - modulus if signed and code >= modulus // 2 else code for code in column]
                 if dtype == "bool":
                     numbers = [int(code != 0) for code in column]

@@ -19,6 +19,7 @@ from isobit.reference.wire import (
     Header,
     HeaderError,
     checksum,
+    counts_digest,
     decode,
     shape_digest,
 )
@@ -100,3 +101,8 @@ def test_a_shape_is_digested_as_64_bit_words() -> None:
     assert shape_digest([2, 3]) == xxhash.xxh3_64_intdigest(struct.pack("<QQ", 2, 3))
     assert shape_digest([]) == xxhash.xxh3_64_intdigest(b"")
     assert len({shape_digest(shape) for shape in ([6], [2, 3], [3, 2], [6, 1])}) == 4
+
+
+def test_counts_are_digested_as_64_bit_words_and_none_as_0() -> None:
+    assert counts_digest([20, 10]) == xxhash.xxh3_64_intdigest(struct.pack("<QQ", 20, 10))
+    assert counts_digest([]) == 0

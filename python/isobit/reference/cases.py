@@ -87,8 +87,8 @@ def _both(name: str, dtype: Dtype, leaves: Sequence[Value], op: ReduceOp = SUM) 
 
 
 def _orders() -> Iterator[Case]:
-    for number, leaves in enumerate(permutations([1e8, 1.0, -1e8, 2.0])):
-        yield from _both(f"order probe 1e8, 1, -1e8, 2 permuted ({number})", F32, leaves)
+    for number, leaves in enumerate(permutations([1e8, 1.0, -1e8, 1.0])):
+        yield from _both(f"order probe 1e8, 1, -1e8, 1 permuted ({number})", F32, leaves)
     for number, leaves in enumerate(permutations([2.0**60, 1.0, -(2.0**60)])):
         yield from _both(f"order probe 2^60, 1, -2^60 permuted ({number})", F64, leaves)
     for number, leaves in enumerate(permutations([1.0, 2.0**-53, 2.0**-53])):
@@ -119,9 +119,7 @@ def _ties() -> Iterator[Case]:
         yield from _both("a tie and a little less goes down", dtype, [1.0, half, -least])
         yield from _both("subnormals add up", dtype, [least, least, least])
         yield from _both("half of the least number goes to zero, with its sign", dtype, [-least, 0.0], MEAN)
-        yield from _both(
-            "three quarters of the least number go to it", dtype, [least, least, least, 0.0], MEAN
-        )
+        yield from _both("three quarters of the least number go to it", dtype, [least, least, least, 0.0], MEAN)
     name = "rounding twice, through f32, would go down"
     for acc in (F32, F64):
         yield _case(name, BF16, [1.0, 2.0**-8, 2.0**-40], acc=acc)
@@ -140,9 +138,7 @@ def _ties() -> Iterator[Case]:
     tiny = [2.0**-149, 2.0**-149, 2.0**-149]
     yield _case("a subnormal quotient on a tie", F32, tiny, MEAN, Order.EXACT, divisor=2)
     yield _case("a subnormal quotient below a tie", F32, tiny, MEAN, Order.EXACT, divisor=7)
-    yield _case(
-        "f64 holds the sum, its last bit decides", F32, [2.0**127, 2.0**-149, -(2.0**127)], order=Order.EXACT
-    )
+    yield _case("f64 holds the sum, its last bit decides", F32, [2.0**127, 2.0**-149, -(2.0**127)], order=Order.EXACT)
     yield _case("the whole range cancels", F64, [2.0**1023, 2.0**-1074, -(2.0**1023)], order=Order.EXACT)
 
 
@@ -166,9 +162,7 @@ def _zeros() -> Iterator[Case]:
         yield _case("a negative quotient underflows to -0", dtype, [-least], MEAN, divisor=10)
         yield _case("a negative quotient underflows to -0", dtype, [-least], MEAN, Order.EXACT, divisor=10)
         yield _case("a product of signed zeros", dtype, [-0.0, 1.5, 0.0, -1.5], PROD)
-        yield _case(
-            "a negative product underflows to -0", dtype, [least, -least, least, least, least, least], PROD
-        )
+        yield _case("a negative product underflows to -0", dtype, [least, -least, least, least, least, least], PROD)
 
 
 def _specials() -> Iterator[Case]:

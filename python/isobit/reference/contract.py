@@ -57,9 +57,7 @@ class Contract:
             return None
         for accumulate in (None, acc):
             try:
-                made = contract(
-                    op, leaves, dtype, order, accumulate, out, divisor if op is ReduceOp.MEAN else None
-                )
+                made = contract(op, leaves, dtype, order, accumulate, out, divisor if op is ReduceOp.MEAN else None)
             except ValueError:
                 continue
             made = replace(made, law_version=version)
@@ -91,16 +89,12 @@ def contract(
     _check_defined(op, dtype)
     out = dtype if out_dtype is None else out_dtype
     if out is not dtype and not (out.is_float and dtype.is_float):
-        raise ContractError(
-            "OutDtype", f"leaves of {dtype.value} can't give {out.value}: only floats convert"
-        )
+        raise ContractError("OutDtype", f"leaves of {dtype.value} can't give {out.value}: only floats convert")
     rounds = dtype.is_float and op.is_arithmetic
     if order is Order.EXACT and rounds and op is ReduceOp.PROD:
         raise ContractError("OrderNotDefined", f"no exact {op.value} of {dtype.value}: use order tree")
     if accumulate is not None and accumulate not in _accumulators(dtype):
-        raise ContractError(
-            "AccumulatorTooNarrow", f"accumulate={accumulate.value} does not fit {dtype.value}"
-        )
+        raise ContractError("AccumulatorTooNarrow", f"accumulate={accumulate.value} does not fit {dtype.value}")
     acc: Dtype | None
     if not rounds:
         # Every grouping gives the same bits, so the two orders are one and the leaves' own type will do.

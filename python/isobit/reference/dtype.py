@@ -147,8 +147,6 @@ def as_bits(tensor: bytes | bytearray | memoryview | NDArray[Any], dtype: Dtype)
     """The bits of a tensor of ``dtype``, given as bytes or as an array of the right item size."""
     if isinstance(tensor, np.ndarray):
         if tensor.dtype.itemsize != dtype.size:
-            raise ValueError(
-                f"an element of {dtype.value} has {dtype.size} bytes, not {tensor.dtype.itemsize}"
-            )
+            raise ValueError(f"an element of {dtype.value} has {dtype.size} bytes, not {tensor.dtype.itemsize}")
         return np.ascontiguousarray(tensor).view(dtype.bits)
     return np.frombuffer(bytes(tensor), dtype.bits)

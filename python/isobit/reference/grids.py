@@ -117,9 +117,7 @@ def grid() -> Iterator[Json]:
                 "out_dtype": out.value if out else None,
                 "divisor": divisor,
                 "results": {
-                    str(count): reduce(
-                        contract(op, count, dtype, order, accumulate, out, divisor), leaves[:count]
-                    )
+                    str(count): reduce(contract(op, count, dtype, order, accumulate, out, divisor), leaves[:count])
                     .tobytes()
                     .hex()
                     for count in LEAF_COUNTS
@@ -192,9 +190,7 @@ def _contribution(made: Contract, owners: LeafMap, leaves: list[Bits]) -> Json:
         "contract": spec(made),
         "ranks": [runs(rank) for rank in owners.ranks],
         "leaves": [leaf.tobytes().hex() for leaf in leaves],
-        "parts": [
-            [{"content": str(part.content), "bytes": part.payload.hex()} for part in rank] for rank in parts
-        ],
+        "parts": [[{"content": str(part.content), "bytes": part.payload.hex()} for part in rank] for rank in parts],
         "result": reduce(made, leaves).tobytes().hex(),
     }
 
@@ -212,7 +208,8 @@ def conversions() -> Iterator[Json]:
         ("just below a tie", Dtype.F32, Dtype.BF16, "3f817fff"),
         ("-0 keeps its sign", Dtype.F32, Dtype.BF16, "80000000"),
         ("a negative NaN", Dtype.F32, Dtype.BF16, "ffffffff"),
-        ("65519.99 stays finite", Dtype.F32, Dtype.F16, "477fefff"),
+        ("65519.99 stays finite", Dtype.F32, Dtype.F16, "477feffd"),
+        ("just below 65520", Dtype.F32, Dtype.F16, "477fefff"),
         ("65520 overflows", Dtype.F32, Dtype.F16, "477ff000"),
         ("2^-25 is a tie with zero", Dtype.F32, Dtype.F16, "33000000"),
         ("just above 2^-25", Dtype.F32, Dtype.F16, "33000001"),

@@ -73,9 +73,7 @@ def contents(contract: Contract, leaf_map: LeafMap, rank: int) -> list[Content]:
     return [Content(len(owned))]
 
 
-def contribute(
-    contract: Contract, leaf_map: LeafMap, rank: int, leaves: Mapping[int, Tensor]
-) -> list[Contribution]:
+def contribute(contract: Contract, leaf_map: LeafMap, rank: int, leaves: Mapping[int, Tensor]) -> list[Contribution]:
     """The contributions of ``rank``, computed from the leaves that it owns."""
     owned = {leaf: as_bits(leaves[leaf], contract.dtype_in).reshape(-1) for leaf in leaf_map.ranks[rank]}
 

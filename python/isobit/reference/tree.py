@@ -28,9 +28,7 @@ def load(contract: Contract, leaf: Bits) -> Bits:
     return convert(leaf, contract.dtype_in, contract.dtype_acc)
 
 
-def value(
-    contract: Contract, node: Node, leaf: Callable[[int], Bits], known: Mapping[Interval, Bits]
-) -> Bits:
+def value(contract: Contract, node: Node, leaf: Callable[[int], Bits], known: Mapping[Interval, Bits]) -> Bits:
     """The value of ``node``: as given in ``known``, else a leaf's, else combined from its halves."""
     interval = node.interval(contract.leaves)
     if interval in known:

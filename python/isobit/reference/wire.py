@@ -176,9 +176,7 @@ def decode(message: bytes) -> Header:
         sequence=sequence,
         message=number,
         tag=tag,
-        descriptor=Descriptor(
-            collective, contract, dtype, None if root == NO_ROOT else root, count, shape, layout
-        ),
+        descriptor=Descriptor(collective, contract, dtype, None if root == NO_ROOT else root, count, shape, layout),
         payload_bytes=payload_bytes,
         payload_checksum=payload_checksum,
     )
@@ -192,3 +190,8 @@ def checksum(payload: bytes) -> int:
 def shape_digest(shape: Sequence[int]) -> int:
     """XXH3-64 of the dimensions as u64."""
     return checksum(struct.pack(f"<{len(shape)}Q", *shape))
+
+
+def counts_digest(counts: Sequence[int]) -> int:
+    """The layout digest of counts, one a rank: XXH3-64 of them as u64, 0 for none."""
+    return checksum(struct.pack(f"<{len(counts)}Q", *counts)) if counts else 0
