@@ -8,6 +8,7 @@
 
 mod algorithm;
 mod builder;
+mod costs;
 mod layout;
 mod movement;
 mod program;
@@ -17,6 +18,7 @@ mod scoreboard;
 pub mod verify;
 
 pub use algorithm::{Algorithm, choose, plan, plan_rank};
+pub use costs::{Cost, cost};
 pub use layout::Layout;
 pub use program::{Action, Buf, Content, Operand, Program, Region, Schedule, Step, StepIndex};
 pub use request::{Counts, Limits, PlanError, Request, Topology};
