@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH RANK WORLD_SIZE LOCAL_RANK
 
 RUST := $(shell find rust -name '*.rs' -o -name '*.toml')
-PYTHON_CODE := python examples tests $(wildcard benches)
+PYTHON_CODE := conftest.py python examples tests $(wildcard benches)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-rust test-python lint bench wheel clean
@@ -45,11 +45,11 @@ lint: .venv/native ## Check formats, lints and types
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/mypy --strict python/isobit
-	$(BIN)/mypy --strict $(wildcard examples/digits/*.py tests/*.py)
+	$(BIN)/mypy --strict conftest.py $(wildcard examples/digits/*.py tests/*.py)
 	$(BIN)/python -m pytest -q tests/test_tidy.py
 
-bench: .venv/native ## Measure the numbers that README shows
-	cargo bench --workspace --locked
+bench: ## Measure the kernels against memcpy, as ratios in one run
+	cargo bench --locked -p isobit-sys --bench kernels
 
 wheel: .venv/tools ## Build a wheel into dist/
 	$(BIN)/maturin build --release --locked --out dist
