@@ -1,6 +1,8 @@
 //! `_native.Communicator`: one method a collective, each a few lines around the runtime's own.
 
-use isobit::{Call, Communicator as Runtime, Error};
+use std::time::Instant;
+
+use isobit::{Call, Communicator as Runtime, Error, ShmConfig, ShmOptions};
 use isobit_core::{Dtype, Rank};
 use isobit_sys::{ReadSpan, WriteSpan};
 use pyo3::exceptions::PyValueError;
@@ -9,7 +11,7 @@ use pyo3::prelude::*;
 use crate::accumulator::Accumulator;
 use crate::arguments::{dtype_named, natural, reduction, seconds};
 use crate::buffer::{Array, Shape, detached};
-use crate::errors::{exception, unavailable};
+use crate::errors::exception;
 use crate::guard::Guarded;
 
 /// One rank's membership in a group.
@@ -116,9 +118,10 @@ impl Communicator {
         world_size: u32,
         timeout: f64,
     ) -> PyResult<Communicator> {
-        let _ = (job, seconds("timeout", timeout)?);
-        let message = format!("rank {rank} of {world_size}: shared memory is not there yet");
-        Err(unavailable(py, &message))
+        let deadline = Instant::now() + seconds("timeout", timeout)?;
+        let config = ShmConfig { job, rank, world_size, deadline, options: ShmOptions::default() };
+        let joined = py.detach(|| Runtime::connect(&config));
+        joined.map(Communicator::new).map_err(|error| exception(py, &error, None))
     }
 
     #[getter]

@@ -49,8 +49,3 @@ pub(crate) fn exception(py: Python<'_>, error: &Error, interruption: Option<PyEr
 pub(crate) fn closed(py: Python<'_>, what: &str) -> PyErr {
     build(py, "Error", &format!("the {what} is closed"), None).unwrap_or_else(|failure| failure)
 }
-
-/// The exception for what can't be had.
-pub(crate) fn unavailable(py: Python<'_>, message: &str) -> PyErr {
-    build(py, "Unavailable", message, None).unwrap_or_else(|failure| failure)
-}

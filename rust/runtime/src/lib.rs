@@ -14,3 +14,4 @@ pub use communicator::{Accumulator, Call, Communicator, Reduction, TIMEOUT_DEFAU
 pub use error::{Error, ErrorKind};
 pub use isobit_core::{Contract, ContractError, ContractSpec, Dtype, Order, Rank, ReduceOp, law};
 pub use isobit_sys::{Memory, ReadSpan, WriteSpan};
+pub use transport::shm::{ShmConfig, ShmOptions};

@@ -7,12 +7,14 @@ use isobit_core::wire::{Channel, Header};
 use isobit_sys::ReadSpan;
 
 use crate::transport::memory::{MemoryFrame, MemoryTransport};
+use crate::transport::shm::{ShmFrame, ShmTransport};
 use crate::transport::{Capabilities, Frame, MessageNumber, Transport, TransportError};
 
 macro_rules! each {
     ($self:ident, $link:ident => $call:expr) => {
         match $self {
             Link::Memory($link) => $call,
+            Link::Shm($link) => $call,
         }
     };
 }
@@ -20,23 +22,27 @@ macro_rules! each {
 /// A transport, chosen when the group was formed.
 pub(crate) enum Link {
     Memory(MemoryTransport),
+    Shm(ShmTransport),
 }
 
 /// A message lent by it.
 pub(crate) enum LinkFrame {
     Memory(MemoryFrame),
+    Shm(ShmFrame),
 }
 
 impl Frame for LinkFrame {
     fn header(&self) -> &Header {
         match self {
             LinkFrame::Memory(frame) => frame.header(),
+            LinkFrame::Shm(frame) => frame.header(),
         }
     }
 
     fn payload(&self) -> ReadSpan<'_> {
         match self {
             LinkFrame::Memory(frame) => frame.payload(),
+            LinkFrame::Shm(frame) => frame.payload(),
         }
     }
 }
@@ -77,6 +83,7 @@ impl Transport for Link {
     fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<LinkFrame>, TransportError> {
         match self {
             Link::Memory(link) => Ok(link.try_recv(from, channel)?.map(LinkFrame::Memory)),
+            Link::Shm(link) => Ok(link.try_recv(from, channel)?.map(LinkFrame::Shm)),
         }
     }
 

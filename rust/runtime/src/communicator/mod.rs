@@ -25,9 +25,10 @@ pub use operation::Call;
 use crate::error::{Error, ErrorKind};
 use crate::executor::CpuExecutor;
 use crate::link::Link;
-use crate::transport::{Transport, memory};
+use crate::transport::shm::ShmConfig;
+use crate::transport::{Transport, memory, shm};
 use exchange::Exchange;
-use failure::Place;
+use failure::{Failure, Place};
 use notice::History;
 use operation::Operation;
 use peer::Peer;
@@ -69,6 +70,16 @@ impl Communicator {
     /// A group whose ranks are threads of this process, one handle each.
     pub fn memory_group(world_size: u32) -> Vec<Communicator> {
         memory::group(world_size).into_iter().map(|link| Communicator::over(Link::Memory(link))).collect()
+    }
+
+    /// Joins the group of processes of this host that give the same job name, over shared memory.
+    ///
+    /// Blocks until every rank has come, or until the deadline.
+    pub fn connect(config: &ShmConfig) -> Result<Communicator, Error> {
+        let operation = Some(format!("init of job '{}'", config.job));
+        let place = Place { rank: config.rank, epoch: 0, operation, sequence: None };
+        let link = shm::connect(config).map_err(|error| Failure::from(error).at(place))?;
+        Ok(Communicator::over(Link::Shm(link)))
     }
 
     fn over(link: Link) -> Communicator {
