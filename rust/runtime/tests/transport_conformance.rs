@@ -39,6 +39,22 @@ impl Fixture for Shm {
     }
 }
 
+/// The same with rings that hold little more than two messages, so that they wrap and fill all the time.
+struct SmallRings;
+
+impl Fixture for SmallRings {
+    type T = ShmTransport;
+
+    fn group(world_size: u32) -> Vec<ShmTransport> {
+        let options = ShmOptions { capacities: [64 * 1024, 43_008], payload_bytes_max: 20_000 };
+        support::shm_group(world_size, options)
+    }
+
+    fn tamper(transport: &mut ShmTransport, tamper: Tamper) {
+        transport.set_tamper(tamper);
+    }
+}
+
 macro_rules! conformance {
     ($transport:ident, $fixture:ty, [$($case:ident),* $(,)?]) => {
         mod $transport {
@@ -84,3 +100,4 @@ macro_rules! every_case {
 
 every_case!(memory, crate::Memory);
 every_case!(shm, crate::Shm);
+every_case!(shm_with_small_rings, crate::SmallRings);

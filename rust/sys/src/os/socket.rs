@@ -102,11 +102,14 @@ impl Socket {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC;
-        let received = match recvmsg(&self.0, &mut [IoSliceMut::new(&mut record)], &mut control, flags) {
-            Ok(received) => received,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
-            Err(Errno::CONNRESET) => return Ok(Some((Vec::new(), Vec::new()))),
-            Err(error) => return Err(error.into()),
+        let received = loop {
+            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut record)], &mut control, flags) {
+                Ok(received) => break received,
+                // The other end left something unread. It is said once, and what it sent comes after that.
+                Err(Errno::CONNRESET) => {}
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
         };
         let mut files = Vec::new();
         for message in control.drain() {
@@ -176,6 +179,19 @@ mod tests {
         assert_eq!(server.receive().unwrap().unwrap().0, b"none");
         drop((client, files));
         assert_eq!(server.receive().unwrap().unwrap().0, b"", "the end");
+    }
+
+    #[test]
+    fn last_words_are_heard_though_their_sender_left_something_unread() {
+        let name = name("unread");
+        let listener = Listener::bind(&name).unwrap();
+        let client = Socket::connect(&name).unwrap().unwrap();
+        let server = listener.accept().unwrap().unwrap();
+        client.send(b"unread", &[]).unwrap();
+        server.send(b"last words", &[]).unwrap();
+        drop(server);
+        assert_eq!(client.receive().unwrap().unwrap().0, b"last words");
+        assert_eq!(client.receive().unwrap().unwrap().0, b"", "the end");
     }
 
     #[test]
