@@ -5,11 +5,12 @@ mod schedule_support;
 use std::collections::BTreeSet;
 
 use isobit_core::law::LeafMap;
+use isobit_core::schedule::verify::verify;
 use isobit_core::schedule::{
     Action, Algorithm, Counts, Limits, PlanError, Program, Request, Schedule, Topology, choose, plan,
 };
 use isobit_core::wire::Collective;
-use isobit_core::{Dtype, Order, Rank};
+use isobit_core::{Contract, ContractSpec, Dtype, Order, Rank, ReduceOp};
 use proptest::prelude::*;
 use schedule_support::{Choices, OWNERSHIPS, check, machines, ownership, plan_tightly, sum};
 
@@ -23,12 +24,16 @@ proptest! {
 
     #[test]
     fn any_reduction_is_planned_right(
-        world_size in 1..=16_u32, leaves in 1..=40_u32, kind in 0..OWNERSHIPS, exact: bool,
+        world_size in 1..=16_u32, leaves in 1..=40_u32, kind in 0..OWNERSHIPS, exact: bool, wide_out: bool,
         dtype in dtype(), count in 0..40_u64, slack in 1..6_u64, seed: u64,
     ) {
         let choices = &mut Choices(seed);
         let map = ownership(kind, leaves, world_size, choices);
-        let contract = sum(if exact { Order::Exact } else { Order::Tree }, leaves, dtype);
+        let order = if exact { Order::Exact } else { Order::Tree };
+        // A result may be far larger than what it is made of.
+        let out_dtype = (wide_out && dtype.is_float()).then_some(Dtype::F64);
+        let spec = ContractSpec { out_dtype, ..ContractSpec::new(ReduceOp::Sum, order, leaves, dtype) };
+        let contract = Contract::new(spec).unwrap();
         let topology = machines(world_size, choices);
         check(&Request::all_reduce(contract, &map, count), &topology, slack);
         check(&Request::reduce(contract, &map, choices.rank(world_size), count), &topology, slack);
@@ -122,6 +127,17 @@ fn staging_does_not_grow_with_the_tensor() {
         assert_eq!(staging(5_000), staging(20_000), "{algorithm}");
         assert!(staging(20_000) <= limits.window_bytes, "{algorithm}");
     }
+}
+
+#[test]
+fn a_result_larger_than_its_leaves_fits_the_window_too() {
+    let map = LeafMap::one_each(2);
+    let spec = ContractSpec::new(ReduceOp::Sum, Order::Tree, 2, Dtype::F8E5m2);
+    let contract = Contract::new(ContractSpec { out_dtype: Some(Dtype::F64), ..spec }).unwrap();
+    let request = Request::all_reduce(contract, &map, 100);
+    let (topology, limits) = (Topology::single_node(2), Limits { chunk_bytes: 1024, window_bytes: 64 });
+    let schedule = plan(&request, &topology, &limits, Algorithm::Direct).unwrap();
+    assert_eq!(verify(&request, &topology, &limits, &schedule), Ok(()));
 }
 
 #[test]

@@ -237,7 +237,7 @@ impl Context<'_> {
             });
         }
         let fits = |bytes: u64, each: u64| bytes.checked_div(each).unwrap_or(u64::MAX);
-        let chunk = fits(chunk_bytes, message)
+        let chunk = fits(chunk_bytes.min(window_bytes), message)
             .min(fits(window_bytes / 2, lent))
             .min(fits(window_bytes, slot * slots * STAGED_CHUNKS))
             .clamp(1, u64::from(u32::MAX));

@@ -108,3 +108,37 @@ impl Scoreboard {
         self.runs.insert(start, (end, History { writer: Some(step), ..History::default() }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Access, Scoreboard};
+
+    /// What step `step` must wait for.
+    fn touch(board: &mut Scoreboard, range: std::ops::Range<u64>, access: Access, step: u32) -> Vec<u32> {
+        let mut after = Vec::new();
+        board.touch(range.start, range.end, access, step, &mut after);
+        after.sort_unstable();
+        after.dedup();
+        after
+    }
+
+    #[test]
+    fn a_write_waits_for_the_last_writer_and_all_readers_since() {
+        let board = &mut Scoreboard::default();
+        assert_eq!(touch(board, 0..8, Access::Write, 0), []);
+        assert_eq!(touch(board, 4..12, Access::Write, 1), [0]);
+        assert_eq!(touch(board, 0..2, Access::Read, 2), [0]);
+        assert_eq!(touch(board, 10..20, Access::ReadPart, 3), []);
+        assert_eq!(touch(board, 1..11, Access::Write, 4), [0, 1, 2, 3]);
+        assert_eq!(touch(board, 0..20, Access::Read, 5), [0, 1, 4]);
+    }
+
+    #[test]
+    fn a_copy_of_a_part_to_its_own_place_does_not_disturb_the_part() {
+        let board = &mut Scoreboard::default();
+        assert_eq!(touch(board, 0..4, Access::ReadPart, 0), []);
+        assert_eq!(touch(board, 0..4, Access::WriteSame, 1), []);
+        assert_eq!(touch(board, 0..4, Access::ReadPart, 2), []);
+        assert_eq!(touch(board, 0..4, Access::Write, 3), [0, 1, 2]);
+    }
+}

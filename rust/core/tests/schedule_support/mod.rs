@@ -79,8 +79,11 @@ pub(crate) fn plan_tightly(
     let none = Limits { chunk_bytes: 0, window_bytes: 0 };
     let limits = match plan(request, topology, &none, algorithm) {
         Err(PlanError::LimitsTooSmall { chunk_bytes, window_bytes, .. }) => {
-            let chunk_bytes = chunk_bytes.max(1) * slack;
-            Limits { chunk_bytes, window_bytes: window_bytes.max(chunk_bytes) * slack }
+            // Now the one, now the other is what keeps a chunk small.
+            Limits {
+                chunk_bytes: chunk_bytes.max(1) * slack * slack,
+                window_bytes: window_bytes.max(1) * (2 * slack - 1),
+            }
         }
         _ => Limits { chunk_bytes: slack, window_bytes: slack },
     };
