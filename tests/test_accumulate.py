@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import isobit
 import numpy as np
 import pytest
-from data import expected, leaf
 from ranks import Group, results
-
-import isobit
+from truth import expected, leaf
 
 SHAPE = (5, 2)
 
@@ -17,7 +16,7 @@ SHAPE = (5, 2)
 def accumulate(
     comm: isobit.Communicator, num_leaves: int, dtype: str, op: Any, order: Any, seed: int, more: dict[str, Any]
 ) -> bytes:
-    kind = {"shape": SHAPE, "dtype": dtype} if num_leaves < comm.world_size else {}
+    kind: dict[str, Any] = {"shape": SHAPE, "dtype": dtype} if num_leaves < comm.world_size else {}
     with comm.accumulate(num_leaves=num_leaves, order=order, **more, **kind) as acc:
         shuffled = np.random.default_rng([seed, comm.rank]).permutation(acc.leaves)
         for number in shuffled:
@@ -66,7 +65,7 @@ def ownership(comm: isobit.Communicator, num_leaves: int) -> list[int]:
 def test_every_leaf_is_owned_once(group: Group) -> None:
     for num_leaves in (1, 5, 64):
         owned = results(group, ownership, num_leaves)
-        assert sum(owned, []) == list(range(num_leaves))
+        assert [leaf for leaves in owned for leaf in leaves] == list(range(num_leaves))
 
 
 def test_leaves_that_are_wrong_are_refused_and_the_rest_still_counts() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from isobit import Unavailable, environment, group
 from isobit.environment import SOLO
 
@@ -49,8 +48,14 @@ def test_each_launcher_says_who_a_rank_is(variables: dict[str, str], rank: int, 
 
 @pytest.mark.parametrize(
     ("variables", "name"),
-    [(TORCHRUN, "MASTER_PORT"), (TORCHRUN, "TORCHELASTIC_RUN_ID"), (SLURM, "SLURM_JOB_ID"), (SLURM, "SLURM_STEP_ID")]
-    + [(OPEN_MPI, "PMIX_NAMESPACE"), (ISOBIT, "ISOBIT_JOB")],
+    [
+        (TORCHRUN, "MASTER_PORT"),
+        (TORCHRUN, "TORCHELASTIC_RUN_ID"),
+        (SLURM, "SLURM_JOB_ID"),
+        (SLURM, "SLURM_STEP_ID"),
+        (OPEN_MPI, "PMIX_NAMESPACE"),
+        (ISOBIT, "ISOBIT_JOB"),
+    ],
 )
 def test_jobs_side_by_side_have_different_names(variables: dict[str, str], name: str) -> None:
     other = environment.read({**variables, name: "31"})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-
-import numpy as np
-import pytest
-from data import DTYPES, leaf
-from ranks import Group, results
+from collections.abc import Callable
 
 import isobit
+import numpy as np
+import pytest
+from ranks import Group, results
+from truth import DTYPES, Array, leaf
 
 
 def move_everything(comm: isobit.Communicator, dtype: str, rows: int) -> None:
@@ -129,7 +129,13 @@ def strided(comm: isobit.Communicator) -> None:
     n, rank = comm.world_size, comm.rank
     base = np.arange(48.0).reshape(6, 8) + rank
     total = sum(np.arange(48.0).reshape(6, 8) + r for r in range(n))
-    for view in (lambda a: a[::2, ::3], lambda a: a.T, lambda a: a[::-1, ::-1], lambda a: a[:, 2:5]):
+    views: list[Callable[[Array], Array]] = [
+        lambda a: a[::2, ::3],
+        lambda a: a.T,
+        lambda a: a[::-1, ::-1],
+        lambda a: a[:, 2:5],
+    ]
+    for view in views:
         tensor = base.copy()
         untouched = base.copy()
         view(untouched)[...] = 0

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import isobit
 import numpy as np
 import pytest
-from data import DTYPES, FLOATS, OPS, ORDERS, expected, is_defined, leaf
-from ranks import Group, results
-
-import isobit
 from isobit.dtypes import dtype_of
+from ranks import Group, results
+from truth import DTYPES, FLOATS, OPS, ORDERS, expected, is_defined, leaf
 
 SHAPE = (3, 4)
 
@@ -48,9 +47,7 @@ def reduce_to_other_dtypes(comm: isobit.Communicator, dtype: str) -> dict[tuple[
 @pytest.mark.parametrize("dtype", ["f8e4m3fn", "bf16", "f32"])
 def test_the_accumulator_the_result_and_the_divisor_can_be_chosen(group: Group, dtype: str) -> None:
     for (out, accumulate), bits in results(group, reduce_to_other_dtypes, dtype)[-1].items():
-        law = expected(
-            group.world_size, dtype, SHAPE, "mean", accumulate=accumulate, out_dtype=out, divisor=7
-        )
+        law = expected(group.world_size, dtype, SHAPE, "mean", accumulate=accumulate, out_dtype=out, divisor=7)
         assert bits == law, (out, accumulate)
 
 

@@ -1,11 +1,14 @@
 //! `_native.Communicator`: one method a collective, each a few lines around the runtime's own.
 
-use std::time::Instant;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use isobit::{Call, Communicator as Runtime, Error, ShmConfig, ShmOptions};
+use isobit::transport::shm::{ShmConfig, ShmOptions};
+use isobit::{Call, Communicator as Runtime, Error};
 use isobit_core::{Dtype, Rank};
 use isobit_sys::{ReadSpan, WriteSpan};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::accumulator::Accumulator;
@@ -13,6 +16,9 @@ use crate::arguments::{dtype_named, natural, reduction, seconds};
 use crate::buffer::{Array, Shape, detached};
 use crate::errors::exception;
 use crate::guard::Guarded;
+
+/// How soon a signal ends the wait for the other ranks.
+const SIGNALS_EVERY: Duration = Duration::from_millis(50);
 
 /// One rank's membership in a group.
 #[pyclass(frozen, module = "isobit._native")]
@@ -120,8 +126,24 @@ impl Communicator {
     ) -> PyResult<Communicator> {
         let deadline = Instant::now() + seconds("timeout", timeout)?;
         let config = ShmConfig { job, rank, world_size, deadline, options: ShmOptions::default() };
-        let joined = py.detach(|| Runtime::connect(&config));
-        joined.map(Communicator::new).map_err(|error| exception(py, &error, None))
+        // On a thread of its own, so that this one can listen for signals. After a Ctrl-C it ends at the
+        // latest at the deadline.
+        let (sender, mut receiver) = mpsc::channel();
+        thread::spawn(move || {
+            // Nobody waits any more after a Ctrl-C: the communicator is dropped, and says goodbye.
+            let _ = sender.send(Runtime::connect(&config));
+        });
+        let connected = loop {
+            let receiver = &mut receiver;
+            match py.detach(move || receiver.recv_timeout(SIGNALS_EVERY)) {
+                Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(PyRuntimeError::new_err("connecting panicked"));
+                }
+                Ok(connected) => break connected,
+            }
+        };
+        Ok(Communicator::new(connected.map_err(|error| exception(py, &error, None))?))
     }
 
     #[getter]

@@ -6,13 +6,12 @@ import functools
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from isobit.dtypes import NAMES, dtype_of
 from isobit.reference import op as reference_op
 from isobit.reference.contract import contract
 from isobit.reference.dtype import Dtype
 from isobit.reference.reduce import reduce
+from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
