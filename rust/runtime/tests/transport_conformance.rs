@@ -92,6 +92,7 @@ macro_rules! every_case {
                 frames_outlive_their_transport,
                 the_empty_and_the_largest_payload_arrive,
                 a_wait_for_nothing_ends_at_its_time,
+                everything_that_is_waited_for_ends_a_wait,
                 eight_ranks_exchange_random_traffic,
             ]
         );

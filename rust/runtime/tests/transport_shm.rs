@@ -45,6 +45,18 @@ impl Part {
     }
 }
 
+/// Returns when every thread of a process that was told to stop has stopped.
+fn await_stop(process: u32) {
+    let stopped = |thread: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap();
+        stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+    };
+    let tasks = format!("/proc/{process}/task");
+    while !std::fs::read_dir(&tasks).unwrap().all(|thread| stopped(thread.unwrap())) {
+        thread::yield_now();
+    }
+}
+
 impl Drop for Part {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -136,6 +148,7 @@ fn a_stopped_process_holds_nobody_past_his_time_and_goes_on_later() {
     send(&mut t, 1, C, b"before").unwrap();
     assert_eq!(payload(&recv(&mut t, 1, C).unwrap()), b"before");
     part.signal("-STOP");
+    await_stop(part.0.id());
     send(&mut t, 1, C, b"after").unwrap();
     let end = Instant::now() + Duration::from_millis(100);
     while Instant::now() < end {

@@ -325,6 +325,37 @@ pub(crate) fn a_wait_for_nothing_ends_at_its_time<F: Fixture>() {
     assert_eq!(group[0].wait(start), Ok(()), "a time that is over");
 }
 
+pub(crate) fn everything_that_is_waited_for_ends_a_wait<F: Fixture>() {
+    let mut group = F::group(2);
+    F::tamper(&mut group[0], Box::new(|attempt| (attempt.number == 1 && !attempt.again).then_some(3)));
+    // With all that happened so far behind it, so that only what comes next can end the wait.
+    let settle = |group: &mut Vec<F::T>| group.iter_mut().for_each(|t| t.wait(Instant::now()).unwrap());
+    let wakes = |t: &mut F::T, what: &str| {
+        let end = Instant::now() + Duration::from_secs(10);
+        t.wait(end).unwrap();
+        assert!(Instant::now() < end, "slept through: {what}");
+    };
+    settle(&mut group);
+    send(&mut group[0], 1, C, b"one").unwrap();
+    wakes(&mut group[1], "a message");
+    let frame = group[1].try_recv(0, C).unwrap().unwrap();
+    wakes(&mut group[0], "a verified message");
+    settle(&mut group);
+    drop(frame);
+    wakes(&mut group[0], "room");
+    send(&mut group[0], 1, C, b"two").unwrap();
+    settle(&mut group);
+    assert!(group[1].try_recv(0, C).unwrap().is_none(), "it is damaged");
+    wakes(&mut group[0], "a wish for a message");
+    assert_eq!(group[0].resend_wanted(), Some((1, C, 1)));
+    settle(&mut group);
+    group[0].resend(1, C, 1, &header(0, 1, C, 0), ReadSpan::from(&b"two"[..])).unwrap();
+    wakes(&mut group[1], "a message that is sent again");
+    settle(&mut group);
+    group[0].close("done");
+    wakes(&mut group[1], "a goodbye");
+}
+
 pub(crate) fn eight_ranks_exchange_random_traffic<F: Fixture>() {
     const RANKS: u32 = 8;
     const COUNT: u64 = 60;
