@@ -54,8 +54,11 @@ impl<'a, F: Frame> CpuExecutor<'a, F> {
         law::element_bytes(content, self.contract.as_ref(), self.dtype)
     }
 
-    /// The bytes of a region, for reading.
+    /// The bytes of a region, for reading. An empty one names no memory: its buffer may not exist.
     pub(crate) fn read(&self, region: Region, content: Content) -> ReadSpan<'_> {
+        if region.len == 0 {
+            return ReadSpan::from(&[][..]);
+        }
         let whole = match region.buf {
             Buf::Part(part) => self.parts[part as usize],
             Buf::Out => self.out.into(),
@@ -69,6 +72,9 @@ impl<'a, F: Frame> CpuExecutor<'a, F> {
     }
 
     fn write(&self, region: Region, content: Content) -> WriteSpan<'a> {
+        if region.len == 0 {
+            return WriteSpan::from(&mut [][..]);
+        }
         let whole = match region.buf {
             Buf::Out => self.out,
             Buf::Slot(slot) => self.slots[slot as usize].span(),

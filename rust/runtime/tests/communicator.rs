@@ -228,3 +228,26 @@ fn two_ranks_that_both_send_first_and_receive_then_get_on() {
         });
     }
 }
+
+#[test]
+fn operations_on_nothing_meet_and_give_nothing() {
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    for world_size in WORLD_SIZES {
+        on_ranks(world_size, |comm| {
+            let is_root = comm.rank() == 0;
+            calling(&[0], |call| {
+                let mut nothing = [];
+                let out = isobit::WriteSpan::from(&mut nothing[..]);
+                comm.all_reduce(out.into(), out, &sum, call)?;
+                comm.reduce(out.into(), is_root.then_some(out), &sum, 0, call)?;
+                comm.reduce_scatter(out.into(), out, &sum, None, call)?;
+                comm.broadcast(out, Dtype::F32, 0, call)?;
+                comm.all_gather(out.into(), out, Dtype::F32, None, call)?;
+                comm.gather(out.into(), is_root.then_some(out), Dtype::F32, 0, None, call)?;
+                comm.scatter(is_root.then_some(out.into()), out, Dtype::F32, 0, None, call)?;
+                comm.all_to_all(out.into(), out, Dtype::F32, None, None, call)
+            })
+            .unwrap();
+        });
+    }
+}
