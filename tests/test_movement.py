@@ -128,7 +128,7 @@ def test_nobody_leaves_a_barrier_before_the_last_has_come() -> None:
 def strided(comm: isobit.Communicator) -> None:
     n, rank = comm.world_size, comm.rank
     base = np.arange(48.0).reshape(6, 8) + rank
-    total = sum(np.arange(48.0).reshape(6, 8) + r for r in range(n))
+    total: Array = np.arange(48.0).reshape(6, 8) * n + sum(range(n))
     views: list[Callable[[Array], Array]] = [
         lambda a: a[::2, ::3],
         lambda a: a.T,
