@@ -4,10 +4,12 @@
 //! memory as an input, and intermediate values never leave the cache.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
+use super::element::F32;
 use super::element::{Accumulator, Element};
-use super::fold::Fold;
+use super::fold::{FloatSum, Fold};
 use super::isa::{Isa, Job};
 use super::program::Pass;
 
@@ -23,7 +25,7 @@ impl Slot {
     pub(super) const ZERO: Slot = Slot([0; BLOCK]);
 }
 
-/// Where an input starts, and whether it holds leaves or inner nodes.
+/// Where an input starts, and whether it holds leaves (or else inner nodes or wide sums).
 #[derive(Clone, Copy)]
 pub(super) struct Source {
     pub(super) start: *const u8,
@@ -76,6 +78,52 @@ pub(super) unsafe fn pass<I: Isa, F: Fold>(
                 }
             }
         }
+    }
+}
+
+/// The passes of a sum of floats of format `E`, a small one: the leaves are widened to f32 first, a
+/// block of each, because widening takes more instructions than the addition and some instruction
+/// sets have one for it.
+pub(super) unsafe fn pass_through_f32<I: Isa, E: Element, A: Accumulator>(
+    pass: Pass,
+    sources: &[Source],
+    start: usize,
+    len: usize,
+    slots: &mut [Slot],
+) {
+    let (first, count, narrow) = match pass {
+        Pass::Gather { first, count, to } => (first, count, Pass::Gather { first: 0, count, to }),
+        Pass::CombineInput { input, to } => (input, 1, Pass::CombineInput { input: 0, to }),
+        Pass::CombineSlot { .. } => (0, 0, pass),
+    };
+    let sources = &sources[first..first + count];
+    // SAFETY: as the caller promises; the widened blocks are as long as the block.
+    unsafe {
+        if sources.first().is_some_and(|source| source.is_leaf) {
+            let mut wide = [const { MaybeUninit::<[f32; BLOCK]>::uninit() }; 8];
+            let mut wide_sources = [Source { start: std::ptr::null(), is_leaf: true }; 8];
+            for ((source, wide), wide_source) in sources.iter().zip(&mut wide).zip(&mut wide_sources) {
+                let wide = wide.as_mut_ptr().cast::<f32>();
+                E::widen_block::<I>(source.start.cast::<E::Bits>().add(start), wide, len);
+                wide_source.start = wide.cast();
+            }
+            self::pass::<I, FloatSum<F32, A, 8>>(narrow, &wide_sources[..count], 0, len, slots);
+        } else {
+            self::pass::<I, FloatSum<F32, A, 8>>(narrow, sources, start, len, slots);
+        }
+    }
+}
+
+/// Widens `len` elements of format `E` to f32.
+///
+/// # Safety
+/// The instruction set is available; both pointers are good for `len` elements and disjoint.
+pub(super) unsafe fn widen_block<I: Isa, E: Element>(from: *const E::Bits, to: *mut f32, len: usize) {
+    // SAFETY: as the caller promises; any bits are an f32, and nothing reads them before `Load`
+    // has written them.
+    unsafe {
+        let values = from_raw_parts_mut(to, len);
+        I::run(Load::<f32, E> { from, values });
     }
 }
 

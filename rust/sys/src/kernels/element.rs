@@ -2,8 +2,11 @@
 //!
 //! Every function is branch-free integer and floating-point arithmetic that is exact or rounds once.
 
+use super::block::widen_block;
+use super::isa::Isa;
+
 /// A floating-point format in memory.
-pub(super) trait Element: Copy + 'static {
+pub(super) trait Element: Copy + Sized + 'static {
     /// Its bits.
     type Bits: Copy;
 
@@ -15,6 +18,60 @@ pub(super) trait Element: Copy + 'static {
     fn of_f32(value: f32) -> Self::Bits;
     /// Rounds once, to nearest even, NaN to the canonical one.
     fn of_f64(value: f64) -> Self::Bits;
+
+    /// Whether f64 adds some few of them inexactly.
+    const NEEDS_SPREAD_TEST: bool = false;
+
+    /// Over how many binades two addends may be spread for f64 to add them exactly, plus one: 53
+    /// bits less the format's. Zero for f64 itself.
+    const SPREAD_MAX: i16 = i16::MAX;
+
+    /// A pattern without its sign, such that comparing compares magnitudes.
+    type Magnitude: Copy + Ord;
+
+    /// The least and the greatest of them.
+    const MAGNITUDES: (Self::Magnitude, Self::Magnitude);
+
+    fn magnitude(bits: Self::Bits) -> Self::Magnitude;
+    /// Subtracts one, of zero giving the greatest.
+    fn less_one(magnitude: Self::Magnitude) -> Self::Magnitude;
+    /// Whether addends up to `most` and from `least + 1` on are spread over more than `spread_max`
+    /// binades. With an infinity or a NaN they are not: any order gives the result then.
+    fn is_spread(most: Self::Magnitude, least: Self::Magnitude, spread_max: i16) -> bool;
+
+    /// Widens `len` elements to f32.
+    ///
+    /// # Safety
+    /// The instruction set is available; both pointers are good for `len` elements and disjoint.
+    unsafe fn widen_block<I: Isa>(from: *const Self::Bits, to: *mut f32, len: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { widen_block::<I, Self>(from, to, len) };
+    }
+}
+
+/// What a format's `magnitude` and its companions are over its patterns of type `$bits`.
+macro_rules! magnitudes {
+    ($bits:ty, $mantissa:literal) => {
+        type Magnitude = $bits;
+        const MAGNITUDES: ($bits, $bits) = (0, <$bits>::MAX);
+
+        #[inline(always)]
+        fn magnitude(bits: $bits) -> $bits {
+            bits & (<$bits>::MAX >> 1)
+        }
+
+        #[inline(always)]
+        fn less_one(magnitude: $bits) -> $bits {
+            magnitude.wrapping_sub(1)
+        }
+
+        #[inline(always)]
+        fn is_spread(most: $bits, least: $bits, spread_max: i16) -> bool {
+            let infinity = (<$bits>::MAX >> 1) >> $mantissa << $mantissa;
+            let finite = most < infinity;
+            finite & ((most >> $mantissa) > (least >> $mantissa).wrapping_add(spread_max as $bits))
+        }
+    };
 }
 
 /// An accumulator: `f32` or `f64`.
@@ -89,6 +146,10 @@ const F64_NAN: u64 = 0x7ff8_0000_0000_0000;
 
 impl Element for F64 {
     type Bits = u64;
+    const NEEDS_SPREAD_TEST: bool = true;
+    const SPREAD_MAX: i16 = 0;
+
+    magnitudes!(u64, 52);
 
     #[inline(always)]
     fn to_f32(bits: u64) -> f32 {
@@ -114,6 +175,10 @@ impl Element for F64 {
 
 impl Element for F32 {
     type Bits = u32;
+    const NEEDS_SPREAD_TEST: bool = true;
+    const SPREAD_MAX: i16 = 29;
+
+    magnitudes!(u32, 23);
 
     #[inline(always)]
     fn to_f32(bits: u32) -> f32 {
@@ -149,6 +214,10 @@ fn odd_f32(value: f64) -> f32 {
 
 impl Element for Bf16 {
     type Bits = u16;
+    const NEEDS_SPREAD_TEST: bool = true;
+    const SPREAD_MAX: i16 = 45;
+
+    magnitudes!(u16, 7);
 
     #[inline(always)]
     fn to_f32(bits: u16) -> f32 {
@@ -216,10 +285,27 @@ fn narrow_small<
     if is_nan { NAN } else { signed }
 }
 
+/// F16 uses the instruction set's own widening, where it has one.
+macro_rules! small_widen_block {
+    (F16) => {
+        unsafe fn widen_block<I: Isa>(from: *const u16, to: *mut f32, len: usize) {
+            // SAFETY: as the caller promises; what is left is a part of the same elements.
+            unsafe {
+                let done = I::widen_f16(from, to, len);
+                widen_block::<I, Self>(from.add(done), to.add(done), len - done);
+            }
+        }
+    };
+    ($other:tt) => {};
+}
+
 macro_rules! small_format {
-    ($name:ty, $bits:ty, $width:literal, $mantissa:literal, $bias:literal, $special:literal, $nan:literal) => {
+    ($name:tt, $bits:ty, $width:literal, $mantissa:literal, $bias:literal, $special:literal, $nan:literal) => {
         impl Element for $name {
             type Bits = $bits;
+
+            magnitudes!($bits, $mantissa);
+            small_widen_block!($name);
 
             #[inline(always)]
             fn to_f32(bits: $bits) -> f32 {

@@ -5,12 +5,7 @@ use isobit_core::law::exact::{Wide, WideF32, WideF64};
 use isobit_core::schedule::Content;
 use isobit_core::{Contract, Dtype};
 
-/// An input: where it starts and what it holds.
-#[derive(Clone, Copy)]
-pub(super) struct ExactSource {
-    pub(super) start: *const u8,
-    pub(super) is_wide: bool,
-}
+use super::block::Source;
 
 /// Whether the leaves in `inputs` are as many as `target` has.
 pub(super) fn tile(contract: &Contract, inputs: &[Content], target: Content) -> bool {
@@ -34,7 +29,7 @@ pub(super) fn tile(contract: &Contract, inputs: &[Content], target: Content) -> 
 /// sources or the same memory element for element.
 pub(super) unsafe fn reduce_scalar(
     contract: &Contract,
-    sources: &[ExactSource],
+    sources: &[Source],
     range: std::ops::Range<usize>,
     target: Content,
     out: *mut u8,
@@ -52,27 +47,28 @@ pub(super) unsafe fn reduce_scalar(
 /// As for [`reduce_scalar`].
 unsafe fn reduce_wide<const LIMBS: usize, const UNIT: i32>(
     contract: &Contract,
-    sources: &[ExactSource],
+    sources: &[Source],
     range: std::ops::Range<usize>,
     target: Content,
     out: *mut u8,
     none: Wide<LIMBS, UNIT>,
 ) {
     let dtype = contract.dtype_in();
-    let mut bytes = vec![0; Wide::<LIMBS, UNIT>::BYTES];
+    let mut bytes = [0; WideF64::BYTES];
+    let bytes = &mut bytes[..Wide::<LIMBS, UNIT>::BYTES];
     for (place, index) in range.enumerate() {
         let mut sum = none;
         for source in sources {
-            let size = if source.is_wide { bytes.len() } else { dtype.size() };
+            let size = if source.is_leaf { dtype.size() } else { bytes.len() };
             // SAFETY: the source has this element, of `size` bytes, and `bytes` is fresh memory.
             unsafe {
                 let element = source.start.add(index * size);
                 std::ptr::copy_nonoverlapping(element, bytes.as_mut_ptr(), size);
             }
-            if source.is_wide {
-                sum.merge(&Wide::read(&bytes));
-            } else {
+            if source.is_leaf {
                 sum.add_leaf(dtype, isobit_core::float::read_bits(&bytes[..size]));
+            } else {
+                sum.merge(&Wide::read(bytes));
             }
         }
         let size = match target {
@@ -82,7 +78,7 @@ unsafe fn reduce_wide<const LIMBS: usize, const UNIT: i32>(
                 size
             }
             _ => {
-                sum.write(&mut bytes);
+                sum.write(bytes);
                 bytes.len()
             }
         };

@@ -22,6 +22,16 @@ pub(super) trait Isa: 'static {
     /// # Safety
     /// The processor must have the set.
     unsafe fn run<J: Job>(job: J);
+
+    /// Widens as many leading elements of f16 as it likes and returns how many: for a set that has
+    /// an instruction for it, which compilers don't find.
+    ///
+    /// # Safety
+    /// The processor must have the set; both pointers are good for `len` elements and disjoint.
+    unsafe fn widen_f16(from: *const u16, to: *mut f32, len: usize) -> usize {
+        let _ = (from, to, len);
+        0
+    }
 }
 
 /// What every processor of the target has.

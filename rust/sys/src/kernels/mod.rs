@@ -7,6 +7,7 @@
 mod block;
 mod element;
 mod exact;
+mod exact_block;
 mod fold;
 mod isa;
 mod program;
@@ -23,7 +24,7 @@ use crate::fpenv::Guard;
 use crate::os::checksum;
 use crate::{ReadSpan, WriteSpan};
 use block::{BLOCK, LoadFn, Slot, Source, StoreFn};
-use exact::ExactSource;
+use exact_block::{Plan, Scratch, SumFn};
 use isa::{Isa, Scalar};
 use program::Program;
 use table::FoldLoops;
@@ -98,6 +99,7 @@ pub struct Kernels {
     fold_loops: fn(ReduceOp, Dtype, Dtype) -> FoldLoops,
     result_store: fn(Dtype, Dtype) -> StoreFn,
     float_load: fn(Dtype, Dtype) -> LoadFn,
+    exact_sum: fn(&Contract, usize) -> Option<(Plan, SumFn)>,
 }
 
 impl std::fmt::Debug for Kernels {
@@ -119,6 +121,7 @@ impl Kernels {
             fold_loops: table::fold_loops::<I>,
             result_store: table::result_store::<I>,
             float_load: table::float_load::<I>,
+            exact_sum: table::exact_sum::<I>,
         }
     }
 
@@ -182,13 +185,7 @@ impl Kernels {
             .ok_or_else(does_not_tile)?;
         let (dtype, acc) = (contract.dtype_in(), contract.dtype_acc().ok_or_else(does_not_tile)?);
         let loops = (self.fold_loops)(contract.op(), dtype, acc);
-        let sources: Vec<Source> = inputs
-            .iter()
-            .map(|input| Source {
-                start: input.span.as_ptr(),
-                is_leaf: matches!(input.content, Content::Leaf(_)),
-            })
-            .collect();
+        let sources = sources_of(inputs);
         let program = Program::new(&steps, |input| sources[input].is_leaf, loops.width);
         let is_result = target == Content::Result;
         let finish = self.finish(contract, acc, is_result, loops);
@@ -230,15 +227,43 @@ impl Kernels {
         if !exact::tile(contract, &contents, target) {
             return Err(does_not_tile(contract, inputs, target));
         }
-        let sources: Vec<ExactSource> = inputs
-            .iter()
-            .map(|input| ExactSource {
-                start: input.span.as_ptr(),
-                is_wide: matches!(input.content, Content::Wide(_)),
-            })
-            .collect();
-        // SAFETY: `check` has measured the inputs and the output and how they overlap.
-        unsafe { exact::reduce_scalar(contract, &sources, 0..len, target, out.as_ptr()) };
+        let sources = sources_of(inputs);
+        let all_raw = sources.iter().all(|source| source.is_leaf);
+        let out = out.as_ptr();
+        let vectorised = (self.exact_sum)(contract, inputs.len());
+        let Some((plan, sum)) = vectorised.filter(|_| all_raw && target == Content::Result) else {
+            // SAFETY: `check` has measured the inputs and the output and how they overlap.
+            unsafe { exact::reduce_scalar(contract, &sources, 0..len, target, out) };
+            return Ok(());
+        };
+        let size = contract.dtype_out().size();
+        let store = (self.result_store)(Dtype::F64, contract.dtype_out());
+        let mut scratch = Scratch::new();
+        let mut left_over = Vec::new();
+        for start in (0..len).step_by(BLOCK) {
+            let count = BLOCK.min(len - start);
+            // SAFETY: the instruction set exists, and `check` has measured the inputs.
+            let some_are_left = unsafe { sum(plan, &sources, start, count, &mut scratch) };
+            if some_are_left {
+                let flagged = scratch.flags.0[..count].iter().enumerate().filter(|(_, flag)| **flag != 0);
+                for (index, _) in flagged {
+                    let mut bits = [0; 8];
+                    let element = start + index..start + index + 1;
+                    // SAFETY: the element exists, and a result has at most eight bytes.
+                    unsafe { exact::reduce_scalar(contract, &sources, element, target, bits.as_mut_ptr()) };
+                    left_over.push((index, bits));
+                }
+            }
+            // SAFETY: `check` has measured the output, of elements of `size` bytes; the block's
+            // inputs, which it may share memory with, have been read.
+            unsafe {
+                let place = out.add(start * size);
+                store(scratch.sums(), count, 1, place);
+                for (index, bits) in left_over.drain(..) {
+                    std::ptr::copy_nonoverlapping(bits.as_ptr(), place.add(index * size), size);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -336,6 +361,14 @@ impl Finish {
             }
         }
     }
+}
+
+fn sources_of(inputs: &[Input<'_>]) -> Vec<Source> {
+    let source = |input: &Input<'_>| Source {
+        start: input.span.as_ptr(),
+        is_leaf: matches!(input.content, Content::Leaf(_)),
+    };
+    inputs.iter().map(source).collect()
 }
 
 fn does_not_tile(contract: &Contract, inputs: &[Input<'_>], target: Content) -> KernelError {

@@ -1,9 +1,10 @@
 //! Which loop serves which operation and dtype, for one instruction set.
 
-use isobit_core::{Dtype, ReduceOp};
+use isobit_core::{Contract, Dtype, ReduceOp};
 
-use super::block::{LoadFn, PassFn, StoreFn, load, pass, store_node, store_result};
-use super::element::{self, Accumulator};
+use super::block::{LoadFn, PassFn, StoreFn, load, pass, pass_through_f32, store_node, store_result};
+use super::element::{self, Accumulator, Element};
+use super::exact_block::{Plan, SumFn, sum};
 use super::fold::{
     And, FloatMax, FloatMin, FloatProd, FloatSum, Fold, Max, Min, Or, Prod, Sum, Truth, WholeFold, Xor,
 };
@@ -46,10 +47,11 @@ fn undefined(op: ReduceOp, dtype: Dtype) -> ! {
 }
 
 fn float_sum<I: Isa, A: Accumulator>(dtype: Dtype) -> FoldLoops {
+    let through_f32 = |pass| FoldLoops { pass, ..loops::<I, FloatSum<element::F32, A, 8>>() };
     match dtype {
-        Dtype::F8E4m3fn => loops::<I, FloatSum<element::F8E4m3fn, A, 2>>(),
-        Dtype::F8E5m2 => loops::<I, FloatSum<element::F8E5m2, A, 2>>(),
-        Dtype::F16 => loops::<I, FloatSum<element::F16, A, 8>>(),
+        Dtype::F8E4m3fn => through_f32(pass_through_f32::<I, element::F8E4m3fn, A>),
+        Dtype::F8E5m2 => through_f32(pass_through_f32::<I, element::F8E5m2, A>),
+        Dtype::F16 => through_f32(pass_through_f32::<I, element::F16, A>),
         Dtype::Bf16 => loops::<I, FloatSum<element::Bf16, A, 8>>(),
         Dtype::F32 => loops::<I, FloatSum<element::F32, A, 8>>(),
         _ => loops::<I, FloatSum<element::F64, f64, 8>>(),
@@ -145,4 +147,21 @@ pub(super) fn float_load<I: Isa>(input: Dtype, acc: Dtype) -> LoadFn {
         }
     }
     if acc == Dtype::F32 && input != Dtype::F64 { of::<I, f32>(input) } else { of::<I, f64>(input) }
+}
+
+/// The exact sums of raw leaves of `dtype`, unless only the law's own integers can do it.
+pub(super) fn exact_sum<I: Isa>(contract: &Contract, leaves: usize) -> Option<(Plan, SumFn)> {
+    fn of<I: Isa, E: Element>(contract: &Contract, leaves: usize) -> Option<(Plan, SumFn)> {
+        let to_f64 = contract.dtype_out() == Dtype::F64;
+        let fold = fold_loops::<I>(ReduceOp::Sum, contract.dtype_in(), Dtype::F64);
+        Some((Plan::new::<E>(leaves, contract.divisor(), to_f64, fold.pass)?, sum::<I, E>))
+    }
+    match contract.dtype_in() {
+        Dtype::F8E4m3fn => of::<I, element::F8E4m3fn>(contract, leaves),
+        Dtype::F8E5m2 => of::<I, element::F8E5m2>(contract, leaves),
+        Dtype::F16 => of::<I, element::F16>(contract, leaves),
+        Dtype::Bf16 => of::<I, element::Bf16>(contract, leaves),
+        Dtype::F32 => of::<I, element::F32>(contract, leaves),
+        _ => of::<I, element::F64>(contract, leaves),
+    }
 }

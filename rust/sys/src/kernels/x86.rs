@@ -1,6 +1,10 @@
 //! x86-64's instruction sets. Not among the features: FMA, and AVX512-BF16, whose conversion
 //! flushes subnormals.
 
+use std::arch::x86_64::{
+    _mm_loadu_si128, _mm256_cvtph_ps, _mm256_loadu_si256, _mm256_storeu_ps, _mm512_cvtph_ps, _mm512_storeu_ps,
+};
+
 use super::isa::{Isa, Job};
 
 /// AVX2 with F16C.
@@ -20,6 +24,24 @@ impl Isa for Avx2 {
         }
         // SAFETY: the caller knows that the processor has the set.
         unsafe { inner(job) }
+    }
+
+    unsafe fn widen_f16(from: *const u16, to: *mut f32, len: usize) -> usize {
+        const LANES: usize = 8;
+
+        /// # Safety
+        /// Both pointers are good for `len` elements.
+        #[target_feature(enable = "avx2,f16c")]
+        unsafe fn inner(from: *const u16, to: *mut f32, len: usize) -> usize {
+            let whole = len - len % LANES;
+            for i in (0..whole).step_by(LANES) {
+                // SAFETY: `LANES` elements from `i` on are inside both.
+                unsafe { _mm256_storeu_ps(to.add(i), _mm256_cvtph_ps(_mm_loadu_si128(from.add(i).cast()))) };
+            }
+            whole
+        }
+        // SAFETY: the caller knows that the processor has the set, and the pointers' extent.
+        unsafe { inner(from, to, len) }
     }
 }
 
@@ -44,5 +66,25 @@ impl Isa for Avx512 {
         }
         // SAFETY: the caller knows that the processor has the set.
         unsafe { inner(job) }
+    }
+
+    unsafe fn widen_f16(from: *const u16, to: *mut f32, len: usize) -> usize {
+        const LANES: usize = 16;
+
+        /// # Safety
+        /// Both pointers are good for `len` elements.
+        #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+        unsafe fn inner(from: *const u16, to: *mut f32, len: usize) -> usize {
+            let whole = len - len % LANES;
+            for i in (0..whole).step_by(LANES) {
+                // SAFETY: `LANES` elements from `i` on are inside both.
+                unsafe {
+                    _mm512_storeu_ps(to.add(i), _mm512_cvtph_ps(_mm256_loadu_si256(from.add(i).cast())))
+                };
+            }
+            whole
+        }
+        // SAFETY: the caller knows that the processor has the set, and the pointers' extent.
+        unsafe { inner(from, to, len) }
     }
 }

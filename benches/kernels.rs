@@ -1,0 +1,168 @@
+//! The kernels against memcpy and against each other, as ratios in one run:
+//! `cargo bench -p isobit-sys --bench kernels [-- scalar|avx2|avx512]`.
+//!
+//! Rounds are interleaved, so that a busy neighbour disturbs all candidates alike; each figure is
+//! the median of its rounds. Bandwidth counts bytes read and bytes written.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use isobit_core::schedule::Content;
+use isobit_core::{Contract, ContractSpec, Dtype, Order, ReduceOp};
+use isobit_sys::{Input, Kernels};
+
+/// A measured loop and the bytes it moves.
+struct Candidate<'a> {
+    name: String,
+    bytes: usize,
+    run: Box<dyn FnMut() + 'a>,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(name: impl Into<String>, bytes: usize, run: impl FnMut() + 'a) -> Candidate<'a> {
+        Candidate { name: name.into(), bytes, run: Box::new(run) }
+    }
+}
+
+/// Prints each candidate's bandwidth and its ratio to the first one's.
+fn compare(title: &str, rounds: usize, repeat: usize, mut candidates: Vec<Candidate<'_>>) {
+    let mut seconds = vec![Vec::with_capacity(rounds); candidates.len()];
+    for round in 0..=rounds {
+        for (candidate, seconds) in candidates.iter_mut().zip(&mut seconds) {
+            let start = Instant::now();
+            for _ in 0..repeat {
+                (candidate.run)();
+            }
+            if round > 0 {
+                seconds.push(start.elapsed().as_secs_f64() / repeat as f64);
+            }
+        }
+    }
+    println!("{title}");
+    let medians: Vec<f64> = seconds
+        .iter_mut()
+        .map(|seconds| {
+            seconds.sort_by(f64::total_cmp);
+            seconds[seconds.len() / 2]
+        })
+        .collect();
+    let first = candidates[0].bytes as f64 / medians[0];
+    for (candidate, median) in candidates.iter().zip(&medians) {
+        let rate = candidate.bytes as f64 / median;
+        println!(
+            "  {:34} {:9.1} us  {:6.2} GB/s  {:5.2} of the first's bandwidth",
+            candidate.name,
+            median * 1e6,
+            rate / 1e9,
+            rate / first
+        );
+    }
+}
+
+/// Leaves whose elements are normal numbers of about one size, in `dtype`.
+fn leaves(dtype: Dtype, count: u64, len: usize) -> Vec<Vec<u8>> {
+    let kernels = Kernels::best();
+    (0..count)
+        .map(|leaf| {
+            let mut state = leaf + 1;
+            let values: Vec<u8> = (0..len)
+                .flat_map(|_| {
+                    state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    // A sum of four uniform numbers: bell-shaped.
+                    let parts = state.to_le_bytes();
+                    let sum: i32 = parts[4..].iter().map(|part| i32::from(*part) - 128).sum();
+                    (f64::from(sum) / 128.0 + f64::from((state >> 40) as u32) * 1e-12).to_le_bytes()
+                })
+                .collect();
+            let mut bytes = vec![0; len * dtype.size()];
+            kernels.convert(Dtype::F64, dtype, values.as_slice().into(), bytes.as_mut_slice().into());
+            bytes
+        })
+        .collect()
+}
+
+fn contract(order: Order, count: u32, dtype: Dtype, accumulate: Option<Dtype>) -> Contract {
+    let spec = ContractSpec { accumulate, ..ContractSpec::new(ReduceOp::Sum, order, count, dtype) };
+    Contract::new(spec).expect("a sum of floats")
+}
+
+fn reductions(kernels: &Kernels, where_: &str, len: usize, rounds: usize, repeat: usize) {
+    let bytes = 4 * len;
+    let source = vec![1u8; 4 * bytes];
+    let mut copied = vec![0u8; 4 * bytes];
+    let all = [Dtype::F32, Dtype::Bf16, Dtype::F16, Dtype::F64].map(|dtype| {
+        let len = len * 4 / dtype.size();
+        (dtype, leaves(dtype, 8, len))
+    });
+    let mut outs = vec![vec![0u8; bytes]; 16];
+    let mut spare = outs.iter_mut();
+    let mut candidates =
+        vec![Candidate::new("memcpy", 8 * bytes, || copied.copy_from_slice(black_box(&source)))];
+    for (dtype, leaves) in &all {
+        for (order, accumulate, ways) in [
+            (Order::Tree, None, 8u32),
+            (Order::Tree, Some(Dtype::F32), 8),
+            (Order::Exact, None, 8),
+            (Order::Tree, None, 2),
+            (Order::Tree, None, 7),
+        ] {
+            let others = *dtype == Dtype::F32 || (*dtype == Dtype::F64 && ways == 8);
+            if (accumulate.is_some() || ways == 7) && *dtype != Dtype::F32 || !(others || ways == 8) {
+                continue;
+            }
+            let contract = contract(order, ways, *dtype, accumulate);
+            let out = spare.next().expect("an output for each candidate");
+            let inputs: Vec<Input> = (0..ways)
+                .map(|leaf| Input {
+                    content: Content::Leaf(leaf),
+                    span: leaves[leaf as usize].as_slice().into(),
+                })
+                .collect();
+            let acc =
+                contract.dtype_acc().map_or("exact".to_owned(), |acc| format!("tree, {acc} accumulator"));
+            let name = format!("{dtype} {ways}-way {acc}");
+            candidates.push(Candidate::new(name, (ways as usize + 1) * bytes, move || {
+                kernels
+                    .reduce(&contract, &inputs, Content::Result, out.as_mut_slice().into())
+                    .expect("inputs tile");
+            }));
+        }
+    }
+    compare(&format!("{where_}: {bytes} bytes a leaf, {}", kernels.name()), rounds, repeat, candidates);
+}
+
+fn copies(kernels: &Kernels, where_: &str, bytes: usize, rounds: usize, repeat: usize) {
+    let source = vec![7u8; bytes];
+    let (mut a, mut b, mut c) = (vec![0u8; bytes], vec![0u8; bytes], vec![0u8; bytes / 2]);
+    let candidates = vec![
+        Candidate::new("memcpy", 2 * bytes, || a.copy_from_slice(black_box(&source))),
+        Candidate::new("copy with checksum", 2 * bytes, || {
+            black_box(kernels.copy_checksum(source.as_slice().into(), b.as_mut_slice().into()));
+        }),
+        Candidate::new("checksum alone", bytes, || {
+            black_box(kernels.checksum(source.as_slice().into()));
+        }),
+        Candidate::new("xxhash-rust alone", bytes, || {
+            black_box(xxhash_rust::xxh3::xxh3_64(black_box(&source)));
+        }),
+        Candidate::new("f32 to bf16", bytes + bytes / 2, || {
+            kernels.convert(Dtype::F32, Dtype::Bf16, source.as_slice().into(), c.as_mut_slice().into());
+        }),
+    ];
+    compare(&format!("{where_}: {bytes} bytes, {}", kernels.name()), rounds, repeat, candidates);
+}
+
+fn main() {
+    let wanted = std::env::args().nth(1).filter(|name| !name.starts_with('-'));
+    let kernels = match wanted {
+        None => Kernels::best(),
+        Some(name) => Kernels::available()
+            .into_iter()
+            .find(|kernels| kernels.name() == name)
+            .expect("this processor has the instruction set"),
+    };
+    reductions(kernels, "from DRAM", 4 << 20, 11, 1);
+    reductions(kernels, "from the second-level cache", 4 << 10, 11, 200);
+    copies(kernels, "from DRAM", 128 << 20, 11, 1);
+    copies(kernels, "one message", 64 << 10, 11, 500);
+}
