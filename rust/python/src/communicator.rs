@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use crate::accumulator::Accumulator;
 use crate::arguments::{dtype_named, natural, reduction, seconds};
+use crate::arrays::{check_dtypes, input_array, out_array, pair, shape_of};
 use crate::buffer::{Array, Shape, detached};
 use crate::errors::exception;
 use crate::guard::Guarded;
@@ -87,18 +88,6 @@ impl Communicator {
             "{argument}={rank} is no rank of this group: ranks are 0 to {last}"
         )))
     }
-}
-
-fn input_array(object: &Bound<'_, PyAny>) -> PyResult<Array> {
-    Array::get("tensor", object)
-}
-
-fn out_array(object: &Bound<'_, PyAny>) -> PyResult<Array> {
-    Array::get_mut("out", object)
-}
-
-fn shape_of(given: Vec<u64>) -> PyResult<Shape> {
-    Shape::from_dimensions(given.into_iter())
 }
 
 #[pymethods]
@@ -435,27 +424,6 @@ impl Communicator {
         }
         Ok(())
     }
-}
-
-/// Input and output of one shape; no second array where they are one object.
-fn pair(tensor: &Bound<'_, PyAny>, out: Option<&Bound<'_, PyAny>>) -> PyResult<(Array, Option<Array>)> {
-    let Some(out) = out else { return Ok((input_array(tensor)?, None)) };
-    if tensor.is(out) {
-        return Ok((Array::get_mut("tensor", tensor)?, None));
-    }
-    let (input, out) = (input_array(tensor)?, out_array(out)?);
-    let (ours, theirs) = (input.shape.as_slice(), out.shape.as_slice());
-    if ours == theirs {
-        return Ok((input, Some(out)));
-    }
-    Err(PyValueError::new_err(format!("out has shape {theirs:?}, tensor has {ours:?}: they must be equal")))
-}
-
-fn check_dtypes(input: &Array, out: &Array) -> PyResult<()> {
-    if input.dtype == out.dtype {
-        return Ok(());
-    }
-    Err(PyValueError::new_err(format!("out is {}, tensor is {}: they must be equal", out.dtype, input.dtype)))
 }
 
 fn present<T>(span: Option<T>) -> T {

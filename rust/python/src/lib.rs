@@ -7,6 +7,7 @@
 
 mod accumulator;
 mod arguments;
+mod arrays;
 mod buffer;
 mod communicator;
 mod errors;

@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 use isobit_core::wire::WIRE_VERSION;
-use isobit_sys::os::segment::{self, Layout, Segment, SegmentError};
+use isobit_sys::os::segment::{self, Layout, Segment};
 use isobit_sys::os::socket::{Listener, Socket, readable};
 use isobit_sys::os::wake::{Bell, own_process};
 use isobit_sys::os::{self, checksum};
 
 use super::ShmConfig;
+use super::reasons::{segment_error, system, unavailable};
 use super::records::{Join, Record, RecordError, Welcome};
 use crate::transport::TransportError;
 
@@ -70,47 +71,6 @@ fn host() -> Result<String, TransportError> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(|error| unavailable(format!("no boot id ({error}): mount /proc")))?;
     Ok(id.trim().to_owned())
-}
-
-fn unavailable(reason: String) -> TransportError {
-    TransportError::Unavailable { transport: "shm", reason }
-}
-
-/// What the kernel refused, in one line with what to do.
-fn system(step: &str, error: &io::Error, config: &ShmConfig) -> TransportError {
-    const EMFILE: i32 = 24;
-    const ENFILE: i32 = 23;
-    let advice = match error.raw_os_error() {
-        Some(EMFILE | ENFILE) => {
-            format!(
-                "every rank of {} opens about {} files: raise the limit (ulimit -n)",
-                config.world_size,
-                2 * config.world_size + 8
-            )
-        }
-        _ => match error.kind() {
-            io::ErrorKind::OutOfMemory => "free memory, run fewer ranks, or raise ulimit -v".to_owned(),
-            io::ErrorKind::Unsupported => "Linux 5.3 or newer is needed".to_owned(),
-            io::ErrorKind::PermissionDenied => {
-                "allow it in this container's seccomp profile, or choose another transport".to_owned()
-            }
-            _ => "choose another transport".to_owned(),
-        },
-    };
-    unavailable(format!("{step} failed: {error}; {advice}"))
-}
-
-fn segment_error(error: SegmentError, config: &ShmConfig) -> TransportError {
-    match error {
-        SegmentError::System { step, source } => system(step, &source, config),
-        SegmentError::Memory { needed, available } => unavailable(format!(
-            "{} MiB of shared memory are needed for {} ranks and this host has {} MiB: run fewer ranks or use smaller rings",
-            needed >> 20,
-            config.world_size,
-            available >> 20
-        )),
-        other => unavailable(other.to_string()),
-    }
 }
 
 struct Leader<'a> {

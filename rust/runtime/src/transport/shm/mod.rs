@@ -4,6 +4,7 @@
 //! channel, bells to wake who sleeps, and process handles that tell of a peer's end at once.
 
 mod bootstrap;
+mod reasons;
 mod records;
 
 use std::sync::Arc;
