@@ -138,6 +138,7 @@ def test_one_signal_ends_all(script: Path, tmp_path: Path, number: signal.Signal
         _, err = launcher.communicate(timeout=DEADLINE)
     assert launcher.returncode == 128 + number
     assert number.name.encode() in err
+    assert (b"KeyboardInterrupt" in err) == (number == signal.SIGINT), "the ranks get the signal, not SIGKILL"
     assert all(is_gone(pid) for pid in ranks)
 
 
@@ -198,3 +199,20 @@ def test_help_says_what_there_is() -> None:
         done = run(*words)
         assert done.returncode == 0
         assert "isobit run -n N" in done.stdout
+
+
+def test_a_forked_child_that_ends_takes_nothing_with_it(tmp_path: Path) -> None:
+    script = tmp_path / "fork.py"
+    script.write_text(
+        "import os, isobit\n"
+        "comm = isobit.init(timeout=60)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    del comm\n"
+        "    os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "comm.barrier()\n"
+        "print('met')\n"
+    )
+    done = run("run", "-n", "2", script)
+    assert sorted(done.stdout.splitlines()) == ["[0] met", "[1] met"], done.stderr

@@ -44,13 +44,9 @@ impl<T> Guarded<T> {
         Guarded { value: Mutex::new(Some(value)), forks: FORKS.load(Ordering::Relaxed), what }
     }
 
-    fn is_foreign(&self) -> bool {
-        self.forks != FORKS.load(Ordering::Relaxed)
-    }
-
     /// The value's lock, whether or not the value is still there.
     fn lock(&self) -> PyResult<MutexGuard<'_, Option<T>>> {
-        if self.is_foreign() {
+        if self.forks != FORKS.load(Ordering::Relaxed) {
             return Err(PyRuntimeError::new_err(format!(
                 "this {} belongs to the process that was forked: call isobit.init() in the child, \
                  or start the child with multiprocessing's 'spawn' method",
@@ -85,15 +81,5 @@ impl<T> Guarded<T> {
 impl<T> InUse<'_, T> {
     pub(crate) fn get(&mut self) -> &mut T {
         self.0.as_mut().expect("in_use has checked that it is there")
-    }
-}
-
-impl<T> Drop for Guarded<T> {
-    /// A forked child must not say goodbye in its parent's name.
-    fn drop(&mut self) {
-        if self.is_foreign() {
-            let value = self.value.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-            std::mem::forget(value);
-        }
     }
 }
