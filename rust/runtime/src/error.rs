@@ -32,6 +32,8 @@ pub enum ErrorKind {
     Interrupted = 11,
     /// The system has not enough memory; nothing was sent.
     Memory = 12,
+    /// Another rank's call was refused, so that this one can't be answered.
+    RemoteArgument = 13,
 }
 
 impl ErrorKind {
@@ -50,14 +52,26 @@ impl ErrorKind {
             ErrorKind::Value => "ValueError",
             ErrorKind::Interrupted => "Interrupted",
             ErrorKind::Memory => "MemoryError",
+            ErrorKind::RemoteArgument => "RemoteArgumentError",
         }
     }
 
     pub(crate) fn from_code(code: u8) -> Option<ErrorKind> {
         use ErrorKind::*;
-        [Timeout, PeerLost, Desync, ContractMismatch, Corruption, Aborted, VersionMismatch, Auth, Unavailable]
-            .into_iter()
-            .find(|kind| *kind as u8 == code)
+        [
+            Timeout,
+            PeerLost,
+            Desync,
+            ContractMismatch,
+            Corruption,
+            Aborted,
+            VersionMismatch,
+            Auth,
+            Unavailable,
+            RemoteArgument,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == code)
     }
 }
 

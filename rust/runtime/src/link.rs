@@ -8,7 +8,7 @@ use isobit_sys::ReadSpan;
 
 use crate::transport::memory::{MemoryFrame, MemoryTransport};
 use crate::transport::shm::{ShmFrame, ShmTransport};
-use crate::transport::{Capabilities, Frame, MessageNumber, Transport, TransportError};
+use crate::transport::{Break, Capabilities, Frame, MessageNumber, Transport, TransportError};
 
 macro_rules! each {
     ($self:ident, $link:ident => $call:expr) => {
@@ -108,6 +108,18 @@ impl Transport for Link {
 
     fn wait(&mut self, until: Instant) -> Result<(), TransportError> {
         each!(self, link => link.wait(until))
+    }
+
+    fn break_epoch(&mut self, epoch: u32, sequence: u64, reason: &[u8]) {
+        each!(self, link => link.break_epoch(epoch, sequence, reason));
+    }
+
+    fn broken(&self) -> Option<(u32, u64)> {
+        each!(self, link => link.broken())
+    }
+
+    fn last_break(&self) -> Option<Break> {
+        each!(self, link => link.last_break())
     }
 
     fn abort(&mut self, reason: &[u8]) {

@@ -168,17 +168,72 @@ fn after_an_abort_every_call_gives_its_reason() {
 }
 
 #[test]
-fn a_wrong_argument_is_told_to_its_caller_and_the_group_goes_on() {
+fn a_call_that_is_refused_on_one_rank_fails_on_all_and_the_group_goes_on() {
     let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
-    on_ranks(2, |comm| {
-        if comm.rank() == 0 {
-            let bitwise = Reduction { op: ReduceOp::Band, ..sum };
-            assert_eq!(all_reduce(comm, &bitwise, 4, &[4]).unwrap_err().kind, ErrorKind::Value);
-            let odd = calling(&[], |call| comm.broadcast((&mut [0; 7][..]).into(), Dtype::F32, 0, call));
-            assert!(odd.unwrap_err().is_harmless());
-            let nobody = calling(&[], |call| comm.broadcast((&mut [0; 8][..]).into(), Dtype::F32, 2, call));
-            assert!(nobody.unwrap_err().to_string().contains("ranks are 0 to 1"));
-        }
+    on_ranks(3, |comm| {
         all_reduce(comm, &sum, 4, &[4]).unwrap();
+        let bitwise = Reduction { op: ReduceOp::Band, ..sum };
+        let error = all_reduce(comm, if comm.rank() == 1 { &bitwise } else { &sum }, 4, &[4]).unwrap_err();
+        if comm.rank() == 1 {
+            assert_eq!(error.kind, ErrorKind::Value, "{error}");
+        } else {
+            assert_eq!((error.kind, error.sequence), (ErrorKind::RemoteArgument, Some(1)), "{error}");
+            assert!(
+                error.to_string().contains("rank 1 failed") && error.to_string().contains("bitwise"),
+                "{error}"
+            );
+        }
+        assert_eq!(comm.epoch(), 1);
+        all_reduce(comm, &sum, 4, &[4]).unwrap();
+    });
+}
+
+#[test]
+fn wrong_arguments_say_what_is_right() {
+    let mut comm = Communicator::solo();
+    let odd = calling(&[], |call| comm.broadcast((&mut [0; 7][..]).into(), Dtype::F32, 0, call));
+    assert!(odd.unwrap_err().is_harmless());
+    let nobody = calling(&[], |call| comm.broadcast((&mut [0; 8][..]).into(), Dtype::F32, 1, call));
+    assert!(nobody.unwrap_err().to_string().contains("ranks are 0 to 0"));
+}
+
+#[test]
+fn after_a_desync_tensors_hold_their_old_bits_and_the_group_goes_on() {
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    for world_size in [2, 3, 5] {
+        for count in [3, 100_000] {
+            on_ranks(world_size, |comm| {
+                for round in 0..20 {
+                    let odd = round % world_size == comm.rank();
+                    let mut tensor = leaf(Dtype::F32, comm.rank(), count);
+                    let span = isobit::WriteSpan::from(tensor.as_mut_slice());
+                    let shape = [if odd { 1 } else { count }, if odd { count } else { 1 }];
+                    let error =
+                        calling(&shape, |call| comm.all_reduce(span.into(), span, &sum, call)).unwrap_err();
+                    assert_eq!(error.kind, ErrorKind::Desync, "{error}");
+                    assert!(
+                        tensor == leaf(Dtype::F32, comm.rank(), count),
+                        "rank {} in {round}",
+                        comm.rank()
+                    );
+                    all_reduce(comm, &sum, count, &[count]).unwrap();
+                }
+                assert_eq!(comm.epoch(), 20);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_rank_that_is_ahead_of_a_failed_call_completes_what_came_before() {
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    on_ranks(4, |comm| {
+        for _ in 0..50 {
+            calling(&[], |call| comm.broadcast((&mut [1; 400][..]).into(), Dtype::F32, 0, call)).unwrap();
+            calling(&[], |call| comm.barrier(call)).unwrap();
+            let shape = [u64::from(comm.rank() == 2)];
+            let error = all_reduce(comm, &sum, 5, &shape).unwrap_err();
+            assert_eq!((error.kind, error.sequence), (ErrorKind::Desync, Some(2)), "{error}");
+        }
     });
 }

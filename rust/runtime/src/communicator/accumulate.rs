@@ -227,8 +227,10 @@ impl Communicator {
         out: WriteSpan<'_>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        let counts = Amounts::Same(accumulator.count);
-        self.accumulated(Collective::AllReduce, accumulator, (op, divisor), counts, out, call)
+        self.calling(|comm| {
+            let counts = Amounts::Same(accumulator.count);
+            comm.accumulated(Collective::AllReduce, accumulator, (op, divisor), counts, out, call)
+        })
     }
 
     /// Each rank gets its block of the sum or mean of all leaves; blocks as in `reduce_scatter`.
@@ -241,8 +243,10 @@ impl Communicator {
         counts: Option<&[u64]>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        let counts = self.blocks_of(Collective::ReduceScatter, accumulator.count, counts)?;
-        self.accumulated(Collective::ReduceScatter, accumulator, (op, divisor), counts, out, call)
+        self.calling(|comm| {
+            let counts = comm.blocks_of(Collective::ReduceScatter, accumulator.count, counts)?;
+            comm.accumulated(Collective::ReduceScatter, accumulator, (op, divisor), counts, out, call)
+        })
     }
 
     fn accumulated(

@@ -63,11 +63,19 @@ impl Communicator {
         reduction: &Reduction,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        let collective = Collective::AllReduce;
-        let contract = self.plain_contract(collective, reduction)?;
-        let count = self.elements(collective, "input", input.len(), contract.dtype_in())?;
-        self.check_len(collective, "out", out.len(), count, contract.dtype_out())?;
-        self.perform(Signature::reduction(collective, contract, Amounts::Same(count)), 0, &[input], out, call)
+        self.calling(|comm| {
+            let collective = Collective::AllReduce;
+            let contract = comm.plain_contract(collective, reduction)?;
+            let count = comm.elements(collective, "input", input.len(), contract.dtype_in())?;
+            comm.check_len(collective, "out", out.len(), count, contract.dtype_out())?;
+            comm.perform(
+                Signature::reduction(collective, contract, Amounts::Same(count)),
+                0,
+                &[input],
+                out,
+                call,
+            )
+        })
     }
 
     /// The root gets the reduction of everyone's `input`; `out` is needed there only.
@@ -79,15 +87,17 @@ impl Communicator {
         root: Rank,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        let collective = Collective::Reduce;
-        let contract = self.plain_contract(collective, reduction)?;
-        let count = self.elements(collective, "input", input.len(), contract.dtype_in())?;
-        let out = self.rooted(collective, root, "out", out)?.unwrap_or_else(nowhere);
-        if self.rank() == root {
-            self.check_len(collective, "out", out.len(), count, contract.dtype_out())?;
-        }
-        let signature = Signature::reduction(collective, contract, Amounts::Same(count)).rooted(root);
-        self.perform(signature, 0, &[input], out, call)
+        self.calling(|comm| {
+            let collective = Collective::Reduce;
+            let contract = comm.plain_contract(collective, reduction)?;
+            let count = comm.elements(collective, "input", input.len(), contract.dtype_in())?;
+            let out = comm.rooted(collective, root, "out", out)?.unwrap_or_else(nowhere);
+            if comm.rank() == root {
+                comm.check_len(collective, "out", out.len(), count, contract.dtype_out())?;
+            }
+            let signature = Signature::reduction(collective, contract, Amounts::Same(count)).rooted(root);
+            comm.perform(signature, 0, &[input], out, call)
+        })
     }
 
     /// Each rank gets its block of the reduction: `input` is the blocks of all ranks, one after the
@@ -100,12 +110,14 @@ impl Communicator {
         counts: Option<&[u64]>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        let collective = Collective::ReduceScatter;
-        let contract = self.plain_contract(collective, reduction)?;
-        let count = self.elements(collective, "input", input.len(), contract.dtype_in())?;
-        let counts = self.blocks_of(collective, count, counts)?;
-        self.check_len(collective, "out", out.len(), self.block(&counts), contract.dtype_out())?;
-        self.perform(Signature::reduction(collective, contract, counts), 0, &[input], out, call)
+        self.calling(|comm| {
+            let collective = Collective::ReduceScatter;
+            let contract = comm.plain_contract(collective, reduction)?;
+            let count = comm.elements(collective, "input", input.len(), contract.dtype_in())?;
+            let counts = comm.blocks_of(collective, count, counts)?;
+            comm.check_len(collective, "out", out.len(), comm.block(&counts), contract.dtype_out())?;
+            comm.perform(Signature::reduction(collective, contract, counts), 0, &[input], out, call)
+        })
     }
 
     /// Everyone gets everyone's block, in the order of ranks; blocks are as long as `input` unless
@@ -118,10 +130,12 @@ impl Communicator {
         counts: Option<&[u64]>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        let collective = Collective::AllGather;
-        let counts = self.blocks_like(collective, input.len(), dtype, counts)?;
-        self.check_len(collective, "out", out.len(), self.total(&counts), dtype)?;
-        self.perform(Signature::movement(collective, dtype, counts), 0, &[input], out, call)
+        self.calling(|comm| {
+            let collective = Collective::AllGather;
+            let counts = comm.blocks_like(collective, input.len(), dtype, counts)?;
+            comm.check_len(collective, "out", out.len(), comm.total(&counts), dtype)?;
+            comm.perform(Signature::movement(collective, dtype, counts), 0, &[input], out, call)
+        })
     }
 
     /// The root gets everyone's block; `out` is needed there only. Counts as in `all_gather`.
@@ -134,13 +148,15 @@ impl Communicator {
         counts: Option<&[u64]>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        let collective = Collective::Gather;
-        let counts = self.blocks_like(collective, input.len(), dtype, counts)?;
-        let out = self.rooted(collective, root, "out", out)?.unwrap_or_else(nowhere);
-        if self.rank() == root {
-            self.check_len(collective, "out", out.len(), self.total(&counts), dtype)?;
-        }
-        self.perform(Signature::movement(collective, dtype, counts).rooted(root), 0, &[input], out, call)
+        self.calling(|comm| {
+            let collective = Collective::Gather;
+            let counts = comm.blocks_like(collective, input.len(), dtype, counts)?;
+            let out = comm.rooted(collective, root, "out", out)?.unwrap_or_else(nowhere);
+            if comm.rank() == root {
+                comm.check_len(collective, "out", out.len(), comm.total(&counts), dtype)?;
+            }
+            comm.perform(Signature::movement(collective, dtype, counts).rooted(root), 0, &[input], out, call)
+        })
     }
 
     /// Each rank gets its block of the root's `input`, which is needed there only. Blocks are as
@@ -154,19 +170,21 @@ impl Communicator {
         counts: Option<&[u64]>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        let collective = Collective::Scatter;
-        let counts = self.blocks_like(collective, out.len(), dtype, counts)?;
-        let input = self.rooted(collective, root, "input", input)?;
-        if let Some(input) = input {
-            self.check_len(collective, "input", input.len(), self.total(&counts), dtype)?;
-        }
-        self.perform(
-            Signature::movement(collective, dtype, counts).rooted(root),
-            0,
-            input.as_slice(),
-            out,
-            call,
-        )
+        self.calling(|comm| {
+            let collective = Collective::Scatter;
+            let counts = comm.blocks_like(collective, out.len(), dtype, counts)?;
+            let input = comm.rooted(collective, root, "input", input)?;
+            if let Some(input) = input {
+                comm.check_len(collective, "input", input.len(), comm.total(&counts), dtype)?;
+            }
+            comm.perform(
+                Signature::movement(collective, dtype, counts).rooted(root),
+                0,
+                input.as_slice(),
+                out,
+                call,
+            )
+        })
     }
 
     /// Everyone's `buffer` becomes the root's.
@@ -177,12 +195,14 @@ impl Communicator {
         root: Rank,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        let collective = Collective::Broadcast;
-        self.check_rank(collective, "root", root)?;
-        let count = self.elements(collective, "buffer", buffer.len(), dtype)?;
-        let input = (self.rank() == root).then(|| ReadSpan::from(buffer));
-        let signature = Signature::movement(collective, dtype, Amounts::Same(count)).rooted(root);
-        self.perform(signature, 0, input.as_slice(), buffer, call)
+        self.calling(|comm| {
+            let collective = Collective::Broadcast;
+            comm.check_rank(collective, "root", root)?;
+            let count = comm.elements(collective, "buffer", buffer.len(), dtype)?;
+            let input = (comm.rank() == root).then(|| ReadSpan::from(buffer));
+            let signature = Signature::movement(collective, dtype, Amounts::Same(count)).rooted(root);
+            comm.perform(signature, 0, input.as_slice(), buffer, call)
+        })
     }
 
     /// Each rank gets a block of each: `input` is the blocks for each rank, `out` those from each,
@@ -196,18 +216,21 @@ impl Communicator {
         recv_counts: Option<&[u64]>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        let collective = Collective::AllToAll;
-        let sends = self.elements(collective, "input", input.len(), dtype)?;
-        let receives = self.elements(collective, "out", out.len(), dtype)?;
-        let send = self.listed(collective, sends, send_counts)?;
-        let recv = self.listed(collective, receives, recv_counts)?;
-        if send[self.rank() as usize] != recv[self.rank() as usize] {
-            return Err(
-                self.wrong(collective, "this rank sends itself another number of elements than it receives")
-            );
-        }
-        let signature = Signature::movement(collective, dtype, Amounts::Pairs { send, recv });
-        self.perform(signature, 0, &[input], out, call)
+        self.calling(|comm| {
+            let collective = Collective::AllToAll;
+            let sends = comm.elements(collective, "input", input.len(), dtype)?;
+            let receives = comm.elements(collective, "out", out.len(), dtype)?;
+            let send = comm.listed(collective, sends, send_counts)?;
+            let recv = comm.listed(collective, receives, recv_counts)?;
+            if send[comm.rank() as usize] != recv[comm.rank() as usize] {
+                return Err(comm.wrong(
+                    collective,
+                    "this rank sends itself another number of elements than it receives",
+                ));
+            }
+            let signature = Signature::movement(collective, dtype, Amounts::Pairs { send, recv });
+            comm.perform(signature, 0, &[input], out, call)
+        })
     }
 
     /// Returns when every rank has called it.
@@ -226,9 +249,11 @@ impl Communicator {
         tag: u64,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        let count = self.elements(Collective::PointToPoint, "input", input.len(), dtype)?;
-        let signature = Signature::movement(Collective::PointToPoint, dtype, Amounts::Same(count));
-        self.point_to_point([self.rank(), to], tag, signature, &[input], nowhere(), call)
+        self.calling(|comm| {
+            let count = comm.elements(Collective::PointToPoint, "input", input.len(), dtype)?;
+            let signature = Signature::movement(Collective::PointToPoint, dtype, Amounts::Same(count));
+            comm.point_to_point([comm.rank(), to], tag, signature, &[input], nowhere(), call)
+        })
     }
 
     /// Receives from one rank.
@@ -240,9 +265,11 @@ impl Communicator {
         tag: u64,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        let count = self.elements(Collective::PointToPoint, "out", out.len(), dtype)?;
-        let signature = Signature::movement(Collective::PointToPoint, dtype, Amounts::Same(count));
-        self.point_to_point([from, self.rank()], tag, signature, &[], out, call)
+        self.calling(|comm| {
+            let count = comm.elements(Collective::PointToPoint, "out", out.len(), dtype)?;
+            let signature = Signature::movement(Collective::PointToPoint, dtype, Amounts::Same(count));
+            comm.point_to_point([from, comm.rank()], tag, signature, &[], out, call)
+        })
     }
 
     fn point_to_point(
@@ -262,137 +289,6 @@ impl Communicator {
         }
         let signature = Signature { receiver: Some(to), ..signature.rooted(from) };
         self.perform(signature, tag, parts, out, call)
-    }
-
-    fn plain_contract(&self, collective: Collective, reduction: &Reduction) -> Result<Contract, Error> {
-        reduction.contract(self.world_size()).map_err(|message| self.wrong(collective, message))
-    }
-
-    pub(super) fn blocks_of(
-        &self,
-        collective: Collective,
-        total: u64,
-        counts: Option<&[u64]>,
-    ) -> Result<Amounts, Error> {
-        match counts {
-            None => Ok(Amounts::Same(self.listed(collective, total, None)?[0])),
-            Some(_) => Ok(Amounts::PerRank(self.listed(collective, total, counts)?)),
-        }
-    }
-
-    fn blocks_like(
-        &self,
-        collective: Collective,
-        bytes: usize,
-        dtype: Dtype,
-        counts: Option<&[u64]>,
-    ) -> Result<Amounts, Error> {
-        let own = self.elements(collective, "this rank's block", bytes, dtype)?;
-        let Some(counts) = counts else { return Ok(Amounts::Same(own)) };
-        self.check_counts(collective, counts)?;
-        let said = counts[self.rank() as usize];
-        if said != own {
-            return Err(self.wrong(
-                collective,
-                format!("counts say {said} elements for this rank, its block has {own}"),
-            ));
-        }
-        Ok(Amounts::PerRank(counts.to_vec()))
-    }
-
-    /// How many of `total` elements belong to each rank.
-    fn listed(&self, collective: Collective, total: u64, counts: Option<&[u64]>) -> Result<Vec<u64>, Error> {
-        let world_size = u64::from(self.world_size());
-        let Some(counts) = counts else {
-            if !total.is_multiple_of(world_size) {
-                let message =
-                    format!("{total} elements can't be divided evenly among {world_size} ranks: give counts");
-                return Err(self.wrong(collective, message));
-            }
-            return Ok(vec![total / world_size; self.world_size() as usize]);
-        };
-        let sum = self.check_counts(collective, counts)?;
-        if sum != total {
-            return Err(
-                self.wrong(collective, format!("counts add up to {sum}, the tensor has {total} elements"))
-            );
-        }
-        Ok(counts.to_vec())
-    }
-
-    fn check_counts(&self, collective: Collective, counts: &[u64]) -> Result<u64, Error> {
-        if counts.len() != self.world_size() as usize {
-            let message = format!("{} counts were given for {} ranks", counts.len(), self.world_size());
-            return Err(self.wrong(collective, message));
-        }
-        let sum = counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
-        sum.ok_or_else(|| self.wrong(collective, "counts add up to more than 2^64 elements"))
-    }
-
-    pub(super) fn block(&self, counts: &Amounts) -> u64 {
-        match counts {
-            Amounts::PerRank(counts) => counts[self.rank() as usize],
-            Amounts::Same(block) => *block,
-            Amounts::Pairs { .. } => unreachable!("all-to-all has no single block"),
-        }
-    }
-
-    fn total(&self, counts: &Amounts) -> u64 {
-        match counts {
-            Amounts::PerRank(counts) => counts.iter().sum(),
-            Amounts::Same(block) => block * u64::from(self.world_size()),
-            Amounts::Pairs { .. } => unreachable!("all-to-all has no single total"),
-        }
-    }
-
-    fn elements(&self, collective: Collective, name: &str, bytes: usize, dtype: Dtype) -> Result<u64, Error> {
-        if !bytes.is_multiple_of(dtype.size()) {
-            return Err(
-                self.wrong(collective, format!("{name} has {bytes} bytes, no whole number of {dtype}"))
-            );
-        }
-        Ok((bytes / dtype.size()) as u64)
-    }
-
-    pub(super) fn check_len(
-        &self,
-        collective: Collective,
-        name: &str,
-        bytes: usize,
-        count: u64,
-        dtype: Dtype,
-    ) -> Result<(), Error> {
-        if count.checked_mul(dtype.size() as u64) != Some(bytes as u64) {
-            let message = format!("{name} has {bytes} bytes, {count} elements of {dtype} are needed");
-            return Err(self.wrong(collective, message));
-        }
-        Ok(())
-    }
-
-    fn check_rank(&self, collective: Collective, name: &str, rank: Rank) -> Result<(), Error> {
-        if rank >= self.world_size() {
-            let message = format!("{name} {rank} does not exist: ranks are 0 to {}", self.world_size() - 1);
-            return Err(self.wrong(collective, message));
-        }
-        Ok(())
-    }
-
-    /// What only the root gives: needed there, ignored elsewhere.
-    fn rooted<T>(
-        &self,
-        collective: Collective,
-        root: Rank,
-        name: &str,
-        given: Option<T>,
-    ) -> Result<Option<T>, Error> {
-        self.check_rank(collective, "root", root)?;
-        if self.rank() != root {
-            return Ok(None);
-        }
-        match given {
-            None => Err(self.wrong(collective, format!("{name} is needed on the root, rank {root}"))),
-            given => Ok(given),
-        }
     }
 }
 

@@ -49,21 +49,44 @@ struct Waiting {
 impl Exchange<'_, '_> {
     /// Runs the program to its end or to the first failure.
     pub(crate) fn run(&mut self) -> Result<(), Failure> {
+        self.run_to_end().map_err(|failure| match failure {
+            // Why a peer failed says more than that it then left.
+            Failure::Transport(TransportError::PeerLost { .. }) => {
+                self.check_epoch().err().unwrap_or(failure)
+            }
+            _ => failure,
+        })
+    }
+
+    fn run_to_end(&mut self) -> Result<(), Failure> {
         self.peers.iter_mut().for_each(Peer::begin);
+        self.check_epoch()?;
         let mut waiting = None;
         loop {
             self.compute()?;
             if self.engine.is_finished() {
-                return Ok(());
+                // A peer that has gone on to the next epoch takes messages of this one without using them.
+                return self.check_epoch();
             }
             let mut moved = self.resend()?;
             for rank in 0..self.link.world_size() {
                 moved |= self.converse(rank)?;
             }
             if !moved {
+                self.check_epoch()?;
                 self.take_early()?;
                 self.wait(&mut waiting)?;
             }
+        }
+    }
+
+    /// Whether a rank said that this operation, or one before it, failed.
+    fn check_epoch(&self) -> Result<(), Failure> {
+        match self.link.broken() {
+            Some(at) if self.operation.is_behind(self.epoch, at) => {
+                Err(Failure::Broken(self.link.last_break().expect("there was one")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -146,18 +169,7 @@ impl Exchange<'_, '_> {
         let Action::Recv { dst, content, .. } = self.program.steps[step as usize].action else {
             unreachable!("only receives are queued as incoming")
         };
-        let channel = self.operation.channel;
-        let (header, message) = match self.peers[rank as usize].take(channel) {
-            Some(early) => (early.header, Message::Kept(early.payload)),
-            None => match self.link.try_recv(rank, channel)? {
-                Some(frame) if channel == Channel::PointToPoint && is_notice(frame.header()) => {
-                    self.peers[rank as usize].put_aside(channel, Early::of(&frame));
-                    return self.receive(rank, step);
-                }
-                Some(frame) => (*frame.header(), Message::Lent(frame)),
-                None => return Ok(false),
-            },
-        };
+        let Some((header, message)) = self.next_message(rank)? else { return Ok(false) };
         let bytes = dst.len * self.executor.element_bytes(content) as u64;
         let bytes = u32::try_from(bytes).expect("schedules keep messages under the payload limit");
         self.expectation(rank, self.engine.message(step), bytes).check(&header)?;
@@ -167,6 +179,32 @@ impl Exchange<'_, '_> {
         }
         self.engine.on_event(Event::Completed(step));
         Ok(true)
+    }
+
+    /// The next message of this operation's stream that is of this epoch and no notice.
+    fn next_message(&mut self, rank: Rank) -> Result<Option<(Header, Message<LinkFrame>)>, Failure> {
+        let (at, channel) = (rank as usize, self.operation.channel);
+        loop {
+            if let Some(early) = self.peers[at].take(channel) {
+                return Ok(Some((early.header, Message::Kept(early.payload))));
+            }
+            let Some(frame) = self.link.try_recv(rank, channel)? else { return Ok(None) };
+            let header = *frame.header();
+            if header.epoch == self.epoch && (channel == Channel::Collective || !is_notice(&header)) {
+                return Ok(Some((header, Message::Lent(frame))));
+            }
+            self.put_aside(rank, channel, &frame)?;
+        }
+    }
+
+    /// Keeps a message for later; one of a past epoch is dropped, one of a later epoch tells that
+    /// this one has ended.
+    fn put_aside(&mut self, rank: Rank, channel: Channel, frame: &LinkFrame) -> Result<(), Failure> {
+        let epoch = frame.header().epoch;
+        if epoch >= self.epoch {
+            self.peers[rank as usize].put_aside(channel, Early::of(frame));
+        }
+        if epoch > self.epoch { self.check_epoch() } else { Ok(()) }
     }
 
     /// Answers one peer that received a message damaged. A flight of an earlier call can't be asked
@@ -197,10 +235,10 @@ impl Exchange<'_, '_> {
                 && let Some(frame) = self.look(rank, Channel::Collective)?
             {
                 let header = *frame.header();
-                if header.sequence == self.operation.sequence {
+                if (header.epoch, header.sequence) == (self.epoch, self.operation.sequence) {
                     self.expectation(rank, header.message, header.payload_bytes).check(&header)?;
                 }
-                self.peers[at].put_aside(Channel::Collective, Early::of(&frame));
+                self.put_aside(rank, Channel::Collective, &frame)?;
             }
             let asked_for =
                 self.operation.channel == Channel::PointToPoint && !self.peers[at].incoming.is_empty();
@@ -208,7 +246,7 @@ impl Exchange<'_, '_> {
                 && self.peers[at].may_keep()
                 && let Some(frame) = self.look(rank, Channel::PointToPoint)?
             {
-                self.peers[at].put_aside(Channel::PointToPoint, Early::of(&frame));
+                self.put_aside(rank, Channel::PointToPoint, &frame)?;
             }
             if let Some(notice) = self.peers[at].notice {
                 self.history.judge(rank, &notice)?;

@@ -6,7 +6,7 @@ use isobit_sys::KernelError;
 
 use super::reason;
 use crate::error::{Error, ErrorKind};
-use crate::transport::TransportError;
+use crate::transport::{Break, TransportError};
 
 /// Why an exchange ended early.
 #[derive(Debug)]
@@ -14,8 +14,13 @@ pub(crate) enum Failure {
     Transport(TransportError),
     Mismatch(Box<Mismatch>),
     Kernel(KernelError),
-    Timeout { seconds: f64, awaited: Vec<Rank> },
+    Timeout {
+        seconds: f64,
+        awaited: Vec<Rank>,
+    },
     Interrupted,
+    /// Another rank said that this operation or an earlier one failed.
+    Broken(Break),
 }
 
 impl From<TransportError> for Failure {
@@ -52,13 +57,24 @@ impl Place {
 }
 
 impl Failure {
+    /// Whether the group's work is over. Else the operation failed on every rank, and the group goes
+    /// on in the next epoch.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Failure::Transport(_))
+    }
+
     /// The caller's error.
     pub(crate) fn at(self, place: Place) -> Error {
         let (kind, peer, message) = match self {
             Failure::Transport(TransportError::Aborted { rank, reason }) => reason::decode(&reason, rank),
+            Failure::Broken(end) => reason::decode(&end.reason, end.rank),
             Failure::Transport(error) => of_transport(&error, place.rank),
             Failure::Mismatch(mismatch) => of_mismatch(&mismatch),
-            Failure::Kernel(error) => (ErrorKind::Value, None, error.to_string()),
+            Failure::Kernel(error) => (
+                ErrorKind::Aborted,
+                None,
+                format!("a schedule and its kernels disagree, please report this: {error}"),
+            ),
             Failure::Timeout { seconds, awaited } => of_timeout(seconds, &awaited),
             Failure::Interrupted => {
                 (ErrorKind::Interrupted, None, format!("interrupted by the caller on rank {}", place.rank))

@@ -1,6 +1,7 @@
 //! The communicator: a rank's handle on its group, and the collectives that it offers.
 
 mod accumulate;
+mod arguments;
 mod collectives;
 mod exchange;
 mod failure;
@@ -41,14 +42,15 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 
 /// A rank's handle on its group. It belongs to one thread at a time.
 ///
-/// Every call takes part in the group's sequence of calls, which must be the same on every rank.
-/// After an error other than [`ErrorKind::Value`] the group's work is over for every rank: each
-/// later call gives that error again.
+/// Every call takes part in the group's sequence of calls, which must be the same on every rank. A
+/// call that fails on one rank fails on every rank, and the group goes on with the next call; only
+/// a lost peer, a corrupt link or an abort end its work, and then each later call gives that error.
 pub struct Communicator {
     link: Link,
     peers: Vec<Peer>,
     plans: Plans,
     history: History,
+    epoch: u32,
     sequence: u64,
     sends: Vec<u64>,
     receives: Vec<u64>,
@@ -94,6 +96,7 @@ impl Communicator {
             peers: (0..world_size).map(|_| Peer::default()).collect(),
             plans: Plans::new(Topology::single_node(world_size), rank, limits),
             history: History::default(),
+            epoch: 0,
             sequence: 0,
             sends: vec![0; world_size as usize],
             receives: vec![0; world_size as usize],
@@ -112,9 +115,9 @@ impl Communicator {
         self.link.world_size()
     }
 
-    /// The view that the group is in; groups do not change yet, so it is 0.
+    /// How often the group has started afresh: an operation that failed on every rank ends an epoch.
     pub fn epoch(&self) -> u32 {
-        0
+        self.epoch
     }
 
     /// The name of the transport.
@@ -168,6 +171,40 @@ impl Communicator {
         }
     }
 
+    /// Refuses this rank's next collective before anything is sent: the other ranks' calls fail with
+    /// `error` as the reason, instead of waiting for this one. The group goes on with the next call.
+    pub fn refuse(&mut self, error: &Error) {
+        if self.ended.is_none() {
+            self.start_afresh(self.sequence, Some(error));
+        }
+    }
+
+    /// Makes a call; if it is refused before anything is sent, the other ranks are told.
+    fn calling(&mut self, call: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        let result = call(self);
+        if let Err(error) = &result
+            && error.is_harmless()
+        {
+            self.refuse(error);
+        }
+        result
+    }
+
+    /// Ends the epoch at `sequence`: with `error` as the reason, unless another rank has said its.
+    fn start_afresh(&mut self, sequence: u64, error: Option<&Error>) {
+        if let Some(error) = error {
+            self.link.break_epoch(self.epoch, sequence, &reason::encode(error));
+        }
+        self.epoch = self.link.broken().map_or(self.epoch, |(broken, _)| broken.max(self.epoch)) + 1;
+        self.sequence = 0;
+        self.sends.fill(0);
+        self.receives.fill(0);
+        self.history = History::default();
+        for peer in &mut self.peers {
+            peer.enter(self.epoch);
+        }
+    }
+
     /// Carries out one operation.
     fn perform(
         &mut self,
@@ -194,6 +231,7 @@ impl Communicator {
                 ));
             }
         };
+        let next = self.sequence;
         let counter = match (root, receiver) {
             (Some(from), Some(to)) if from == self.link.rank() => &mut self.sends[to as usize],
             (Some(from), Some(_)) => &mut self.receives[from as usize],
@@ -204,7 +242,7 @@ impl Communicator {
         if channel == Channel::Collective {
             self.history.note(sequence, descriptor);
         }
-        let operation = Operation { descriptor, channel, sequence, tag, pairs };
+        let operation = Operation { descriptor, channel, sequence, collective: next, tag, pairs };
         plan.engine.reset();
         let executor = CpuExecutor::new(contract, dtype, parts, out, &plan.slots, plan.program.views);
         let mut exchange = Exchange {
@@ -215,13 +253,18 @@ impl Communicator {
             engine: &mut plan.engine,
             executor,
             operation: &operation,
-            epoch: 0,
+            epoch: self.epoch,
             timeout: call.timeout.unwrap_or(self.timeout),
             interrupt: call.interrupt,
         };
         exchange.run().map_err(|failure| {
+            let (is_final, told) = (failure.is_final(), matches!(failure, Failure::Broken(_)));
             let error = failure.at(self.place(Some((&descriptor, sequence))));
-            self.end(&error);
+            if is_final {
+                self.end(&error);
+            } else {
+                self.start_afresh(next, (!told).then_some(&error));
+            }
             error
         })
     }

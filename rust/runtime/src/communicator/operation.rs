@@ -8,12 +8,19 @@ pub(crate) struct Operation {
     pub(crate) descriptor: Descriptor,
     pub(crate) channel: Channel,
     pub(crate) sequence: u64,
+    /// The number of the group's next collective, this one or the one after this send or receive.
+    pub(crate) collective: u64,
     pub(crate) tag: u64,
     /// The elements sent to and received from each rank, where they differ.
     pub(crate) pairs: Option<(Vec<u64>, Vec<u64>)>,
 }
 
 impl Operation {
+    /// Whether it can't be completed because `epoch`, or a later one, broke there.
+    pub(crate) fn is_behind(&self, epoch: u32, (broken, sequence): (u32, u64)) -> bool {
+        broken > epoch || (broken == epoch && sequence <= self.collective)
+    }
+
     /// What a message to `to` says of the operation.
     pub(crate) fn outgoing(&self, to: Rank) -> Descriptor {
         Descriptor {

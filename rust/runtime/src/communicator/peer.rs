@@ -52,6 +52,15 @@ impl Peer {
         self.incoming.clear();
     }
 
+    /// Forgets what came in epochs before `epoch`.
+    pub(crate) fn enter(&mut self, epoch: u32) {
+        let current = |header: &Header| header.epoch >= epoch;
+        self.notice = self.notice.filter(current);
+        self.collective = self.collective.take().filter(|early| current(&early.header));
+        self.kept.retain(|early| current(&early.header));
+        self.kept_bytes = self.kept.iter().map(|early| early.payload.len()).sum();
+    }
+
     /// Whether a collective waits for the peer without expecting a message of it: the peer might be
     /// in another call, which its next message would tell.
     pub(crate) fn may_be_elsewhere(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Why a group's work ended, as the ranks tell each other.
+//! Why an operation failed or the group's work ended, as the ranks tell each other.
 //!
 //! The first rank that fails writes its reason; every other raises the same kind of error with it.
 
@@ -12,7 +12,8 @@ const NOBODY: u32 = u32::MAX;
 /// Layout: `kind u8, peer u32, operation length u16, operation, message`, little-endian, UTF-8.
 pub(crate) fn encode(error: &Error) -> Vec<u8> {
     let kind = match error.kind {
-        ErrorKind::Interrupted | ErrorKind::Value | ErrorKind::Memory => ErrorKind::Aborted,
+        ErrorKind::Value => ErrorKind::RemoteArgument,
+        ErrorKind::Interrupted | ErrorKind::Memory => ErrorKind::Aborted,
         kind => kind,
     };
     let operation = clip(error.operation.as_deref().unwrap_or_default(), 1024);
@@ -34,13 +35,11 @@ pub(crate) fn decode(bytes: &[u8], from: Rank) -> (ErrorKind, Option<Rank>, Stri
         let peer = u32::from_le_bytes(*peer);
         let operation = String::from_utf8_lossy(operation);
         let message = String::from_utf8_lossy(message);
-        let within = if operation.is_empty() { String::new() } else { format!(", in {operation}") };
-        let text = format!("rank {from} ended the group's work{within}: {message}");
+        let within = if operation.is_empty() { String::new() } else { format!(" in {operation}") };
+        let text = format!("rank {from} failed{within}: {message}");
         Some((ErrorKind::from_code(*kind)?, Some(peer).filter(|peer| *peer != NOBODY), text))
     };
-    read().unwrap_or_else(|| {
-        (ErrorKind::Aborted, Some(from), format!("rank {from} ended the group's work without a reason"))
-    })
+    read().unwrap_or_else(|| (ErrorKind::Aborted, Some(from), format!("rank {from} failed without a reason")))
 }
 
 fn clip(text: &str, bytes_max: usize) -> &str {

@@ -16,8 +16,8 @@ use isobit_sys::{ReadSpan, WriteSpan};
 
 use super::tamper::flip;
 use super::{
-    ABORT_BYTES_MAX, Attempt, Capabilities, Frame, MessageNumber, Tamper, Transport, TransportError,
-    corruption,
+    ABORT_BYTES_MAX, Attempt, BREAK_BYTES_MAX, Break, Capabilities, Frame, MessageNumber, Tamper, Transport,
+    TransportError, corruption,
 };
 
 /// The limits of a memory group. Tests reach every path with small ones.
@@ -60,6 +60,7 @@ pub fn group_with(world_size: u32, options: MemoryOptions) -> Vec<MemoryTranspor
         changes: vec![0; ranks],
         closed: vec![None; ranks],
         abort: None,
+        broken: None,
     };
     let shared = Arc::new(Shared {
         state: Mutex::new(state),
@@ -117,6 +118,7 @@ struct State {
     /// By rank: why it left.
     closed: Vec<Option<String>>,
     abort: Option<(Rank, Vec<u8>)>,
+    broken: Option<Break>,
 }
 
 /// One direction of one channel of one pair.
@@ -367,6 +369,24 @@ impl Transport for MemoryTransport {
         }
         self.seen = state.changes[rank];
         state.check_abort()
+    }
+
+    fn break_epoch(&mut self, epoch: u32, sequence: u64, reason: &[u8]) {
+        let mut state = self.shared.lock();
+        let later = |old: &Break| old.epoch > epoch || (old.epoch == epoch && old.sequence <= sequence);
+        if !state.broken.as_ref().is_some_and(later) {
+            let reason = reason[..reason.len().min(BREAK_BYTES_MAX)].to_vec();
+            state.broken = Some(Break { rank: self.rank, epoch, sequence, reason });
+            self.shared.ring_all(&mut state);
+        }
+    }
+
+    fn broken(&self) -> Option<(u32, u64)> {
+        self.shared.lock().broken.as_ref().map(|broken| (broken.epoch, broken.sequence))
+    }
+
+    fn last_break(&self) -> Option<Break> {
+        self.shared.lock().broken.clone()
     }
 
     fn abort(&mut self, reason: &[u8]) {

@@ -114,6 +114,19 @@ fn corruption(from: Rank, to: Rank, channel: Channel, number: MessageNumber, det
     TransportError::Corruption { from, to, detail }
 }
 
+/// The end of an epoch: an operation failed, and the group goes on in the next one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Break {
+    /// The rank that said so.
+    pub rank: Rank,
+    /// The epoch that ended.
+    pub epoch: u32,
+    /// The operation at which it ended: those before it are complete or will be.
+    pub sequence: u64,
+    /// The reason, opaque to the transport.
+    pub reason: Vec<u8>,
+}
+
 /// A received message, lent until it is dropped. Its payload was verified.
 pub trait Frame {
     /// Its header, as the sender gave it.
@@ -189,6 +202,16 @@ pub trait Transport: Send {
     /// A peer that is lost meanwhile ends the wait but is no error here: only those calls fail that need it.
     fn wait(&mut self, until: Instant) -> Result<(), TransportError>;
 
+    /// Ends `epoch` at operation `sequence` for every rank, with a reason of at most
+    /// `BREAK_BYTES_MAX` bytes. Of several, the latest epoch's earliest operation counts.
+    fn break_epoch(&mut self, epoch: u32, sequence: u64, reason: &[u8]);
+
+    /// The latest epoch that ended early, and the operation at which it did. Costs next to nothing.
+    fn broken(&self) -> Option<(u32, u64)>;
+
+    /// All about it.
+    fn last_break(&self) -> Option<Break>;
+
     /// Ends the group's work for every rank, with a reason of at most `ABORT_BYTES_MAX` bytes. The
     /// first rank to do so wins; calling it again does nothing.
     fn abort(&mut self, reason: &[u8]);
@@ -196,6 +219,9 @@ pub trait Transport: Send {
     /// Says goodbye: peers that still wait for this rank get `PeerLost` with `reason`.
     fn close(&mut self, reason: &str);
 }
+
+/// The longest reason of a break, in bytes.
+pub const BREAK_BYTES_MAX: usize = isobit_sys::os::board::BREAK_BYTES_MAX;
 
 /// The longest reason of an abort, in bytes.
 pub const ABORT_BYTES_MAX: usize = 8 * 1024;

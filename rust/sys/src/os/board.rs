@@ -19,15 +19,21 @@ pub const ABORT_BYTES_MAX: usize = 8 * 1024;
 /// The longest reason of a close.
 pub const CLOSE_BYTES_MAX: usize = 1024;
 
+/// The longest reason of a break.
+pub const BREAK_BYTES_MAX: usize = 2048;
+
 const RECORD_HEAD: usize = 64;
 const RECORD_CLAIM: usize = 0;
 const RECORD_DONE: usize = 8;
+/// In the abort record's head, which has room: the latest break, as `break_key` packs it.
+const BREAK: usize = 16;
 
 const CHANGES: usize = 0;
 const ASLEEP: usize = 64;
 const ATTACHED: usize = 128;
 const PROCESS: usize = 136;
 const CLOSED: usize = 192;
+const BREAK_TEXT: usize = 1536;
 const RANK_BYTES: usize = 4096;
 const ABORT_RECORD_BYTES: usize = (RECORD_HEAD + ABORT_BYTES_MAX).next_multiple_of(4096);
 
@@ -118,6 +124,44 @@ impl Board {
         self.abort_record().read().map(|(rank, reason)| (rank.min(self.world_size - 1), reason))
     }
 
+    /// Breaks an epoch at one of its operations: of the ranks that do so in the latest epoch, the one
+    /// with the earliest operation counts. Every rank may break each epoch once. The first
+    /// [`BREAK_BYTES_MAX`] bytes of the reason are kept.
+    pub fn break_epoch(&self, epoch: u32, sequence: u64, reason: &[u8]) {
+        let reason = &reason[..reason.len().min(BREAK_BYTES_MAX)];
+        let text = |index: usize| self.word(self.rank, BREAK_TEXT + 16 + index * 8);
+        self.word(self.rank, BREAK_TEXT).store(0, SeqCst);
+        for (index, chunk) in reason.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            text(index).store(u64::from_le_bytes(word), SeqCst);
+        }
+        self.word(self.rank, BREAK_TEXT + 8).store(reason.len() as u64, SeqCst);
+        let key = break_key(epoch, sequence, self.rank);
+        self.word(self.rank, BREAK_TEXT).store(key, SeqCst);
+        self.memory.word(BREAK).fetch_max(key, SeqCst);
+    }
+
+    /// The latest broken epoch and the operation at which it broke. Cheap: every operation asks.
+    pub fn broken(&self) -> Option<(u32, u64)> {
+        match self.memory.word(BREAK).load(Acquire) {
+            0 => None,
+            key => Some(((key >> 44) as u32 - 1, u64::from(!(key >> 12) as u32))),
+        }
+    }
+
+    /// Who broke it and why; the reason is empty if that rank has broken another epoch meanwhile.
+    pub fn break_reason(&self) -> (u32, Vec<u8>) {
+        let key = self.memory.word(BREAK).load(SeqCst);
+        let rank = ((key & 0xfff) as u32).min(self.world_size - 1);
+        let len = (self.word(rank, BREAK_TEXT + 8).load(SeqCst) as usize).min(BREAK_BYTES_MAX);
+        let words =
+            (0..len.div_ceil(8)).map(|index| self.word(rank, BREAK_TEXT + 16 + index * 8).load(SeqCst));
+        let reason: Vec<u8> = words.flat_map(u64::to_le_bytes).take(len).collect();
+        let same = self.word(rank, BREAK_TEXT).load(SeqCst) == key;
+        (rank, if same { reason } else { Vec::new() })
+    }
+
     fn word(&self, rank: u32, offset: usize) -> &AtomicU64 {
         assert!(rank < self.world_size, "rank {rank} in a world of {}", self.world_size);
         self.memory.word(ABORT_RECORD_BYTES + rank as usize * RANK_BYTES + offset)
@@ -132,6 +176,15 @@ impl Board {
         let start = ABORT_RECORD_BYTES + rank as usize * RANK_BYTES + CLOSED;
         Record { memory: &self.memory, start, bytes_max: CLOSE_BYTES_MAX }
     }
+}
+
+/// A break as one word that is larger the later the epoch and, within one, the earlier the operation:
+/// 20 bits of the epoch, 32 of the inverted sequence number, 12 of the rank. Numbers that are too
+/// large count as the largest.
+fn break_key(epoch: u32, sequence: u64, rank: u32) -> u64 {
+    let epoch = u64::from(epoch.min((1 << 20) - 2) + 1);
+    let sequence = u64::from(!u32::try_from(sequence).unwrap_or(u32::MAX));
+    epoch << 44 | sequence << 12 | u64::from(rank & 0xfff)
 }
 
 /// Bytes that are written once, by the first who claims them.
@@ -219,6 +272,20 @@ mod tests {
         assert!(boards[1].fall_asleep(seen + 2));
         assert!(boards[0].notify(1));
         assert!(!boards[0].notify(1), "it has been rung");
+    }
+
+    #[test]
+    fn the_latest_epochs_earliest_break_counts() {
+        let boards = boards(3);
+        assert_eq!(boards[0].broken(), None);
+        boards[1].break_epoch(0, 7, b"seven");
+        boards[2].break_epoch(0, 9, b"nine");
+        assert_eq!((boards[0].broken(), boards[0].break_reason()), (Some((0, 7)), (1, b"seven".to_vec())));
+        boards[2].break_epoch(0, 3, b"three");
+        assert_eq!((boards[0].broken(), boards[0].break_reason()), (Some((0, 3)), (2, b"three".to_vec())));
+        boards[0].break_epoch(1, u64::MAX, &[b'x'; BREAK_BYTES_MAX + 1]);
+        assert_eq!(boards[1].broken(), Some((1, u64::from(u32::MAX))));
+        assert_eq!(boards[1].break_reason(), (0, vec![b'x'; BREAK_BYTES_MAX]));
     }
 
     #[test]

@@ -20,7 +20,9 @@ use isobit_sys::os::ring::{self, Consumer, Lease, Popped, Producer, RingError};
 use isobit_sys::os::wake::{Bell, Sleeper};
 
 use super::tamper::flip;
-use super::{Attempt, Capabilities, Frame, MessageNumber, Tamper, Transport, TransportError, corruption};
+use super::{
+    Attempt, Break, Capabilities, Frame, MessageNumber, Tamper, Transport, TransportError, corruption,
+};
 
 /// How often a rank looks for news before it sleeps, if every rank can have a core: some 50 us.
 const SPINS: u32 = 2_000;
@@ -440,6 +442,21 @@ impl Transport for ShmTransport {
         }
         self.seen = self.shared.board.changes();
         self.check_abort()
+    }
+
+    fn break_epoch(&mut self, epoch: u32, sequence: u64, reason: &[u8]) {
+        self.shared.board.break_epoch(epoch, sequence, reason);
+        self.shared.notify_all();
+    }
+
+    fn broken(&self) -> Option<(u32, u64)> {
+        self.shared.board.broken()
+    }
+
+    fn last_break(&self) -> Option<Break> {
+        let (epoch, sequence) = self.shared.board.broken()?;
+        let (rank, reason) = self.shared.board.break_reason();
+        Some(Break { rank, epoch, sequence, reason })
     }
 
     fn abort(&mut self, reason: &[u8]) {
