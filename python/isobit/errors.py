@@ -1,7 +1,9 @@
 """What can go wrong, as exceptions.
 
 Wrong arguments are `TypeError` and `ValueError`, raised before anything is sent. Everything else
-is an `isobit.Error`. After one the group's work is over: each later call on it raises the same.
+is an `isobit.Error`. It fails the call on every rank, and the group goes on with the next call; only
+after `PeerLost`, `Corruption` and `Aborted` by `abort()` its work is over, and each later call
+raises the same.
 """
 
 from __future__ import annotations
@@ -61,6 +63,10 @@ class Desync(Error):
 
 class ContractMismatch(Desync):
     """Ranks called the same reduction, but not with the same contract."""
+
+
+class RemoteArgumentError(Error):
+    """The call of `rank` can't be answered: that of another rank was refused for its arguments."""
 
 
 class Corruption(Error):

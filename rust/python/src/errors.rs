@@ -16,6 +16,7 @@ fn class_name(kind: ErrorKind) -> &'static str {
         ErrorKind::VersionMismatch => "VersionMismatch",
         ErrorKind::Auth => "AuthError",
         ErrorKind::Unavailable => "Unavailable",
+        ErrorKind::RemoteArgument => "RemoteArgumentError",
         ErrorKind::Value | ErrorKind::Interrupted | ErrorKind::Memory => "Error",
     }
 }
