@@ -8,10 +8,12 @@ mod communicator;
 mod error;
 mod executor;
 mod link;
+mod progress;
 pub mod transport;
 
-pub use communicator::{Accumulator, Call, Communicator, Reduction, TIMEOUT_DEFAULT};
+pub use communicator::{AbortHandle, Accumulator, Call, Communicator, Reduction, TIMEOUT_DEFAULT};
 pub use error::{Error, ErrorKind};
 pub use isobit_core::{Contract, ContractError, ContractSpec, Dtype, Order, Rank, ReduceOp, law};
 pub use isobit_sys::{Memory, ReadSpan, WriteSpan};
+pub use progress::{Job, Progress, Work};
 pub use transport::shm::{ShmConfig, ShmOptions};

@@ -6,8 +6,8 @@ use isobit_core::Rank;
 use isobit_core::wire::{Channel, Header};
 use isobit_sys::ReadSpan;
 
-use crate::transport::memory::{MemoryFrame, MemoryTransport};
-use crate::transport::shm::{ShmFrame, ShmTransport};
+use crate::transport::memory::{self, MemoryFrame, MemoryTransport};
+use crate::transport::shm::{self, ShmConfig, ShmFrame, ShmOptions, ShmTransport};
 use crate::transport::{Break, Capabilities, Frame, MessageNumber, Transport, TransportError};
 
 macro_rules! each {
@@ -43,6 +43,26 @@ impl Frame for LinkFrame {
         match self {
             LinkFrame::Memory(frame) => frame.payload(),
             LinkFrame::Shm(frame) => frame.payload(),
+        }
+    }
+}
+
+impl Link {
+    /// A transport between some ranks of this one's group, who all give the same name.
+    pub(crate) fn subgroup(
+        &self,
+        name: String,
+        rank: Rank,
+        world_size: u32,
+        deadline: Instant,
+    ) -> Result<Link, TransportError> {
+        match self {
+            Link::Memory(_) => Ok(Link::Memory(memory::join(name, rank, world_size))),
+            Link::Shm(_) => {
+                let config =
+                    ShmConfig { job: name, rank, world_size, deadline, options: ShmOptions::default() };
+                Ok(Link::Shm(shm::connect(&config)?))
+            }
         }
     }
 }

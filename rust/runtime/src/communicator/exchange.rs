@@ -10,6 +10,7 @@ use isobit_core::engine::{Effect, Engine, Event, Executor, Expectation};
 use isobit_core::schedule::{Action, Buf, Program, StepIndex};
 use isobit_core::wire::{Channel, Header};
 
+use super::abort::AbortHandle;
 use super::failure::Failure;
 use super::notice::{History, is_notice};
 use super::operation::Operation;
@@ -37,6 +38,7 @@ pub(crate) struct Exchange<'r, 'a> {
     pub(crate) epoch: u32,
     pub(crate) timeout: Duration,
     pub(crate) interrupt: &'r mut dyn FnMut() -> bool,
+    pub(crate) abort: &'r AbortHandle,
 }
 
 /// What a call that waits has done about it.
@@ -279,6 +281,9 @@ impl Exchange<'_, '_> {
         if now >= waiting.next {
             waiting.next = now + INTERRUPT_EVERY;
             waiting.intervals += 1;
+            if let Some(reason) = self.abort.wanted() {
+                return Err(Failure::Aborted(reason));
+            }
             if (self.interrupt)() {
                 return Err(Failure::Interrupted);
             }

@@ -19,6 +19,8 @@ pub(crate) enum Failure {
         awaited: Vec<Rank>,
     },
     Interrupted,
+    /// This rank's own `AbortHandle`.
+    Aborted(String),
     /// Another rank said that this operation or an earlier one failed.
     Broken(Break),
 }
@@ -60,13 +62,14 @@ impl Failure {
     /// Whether the group's work is over. Else the operation failed on every rank, and the group goes
     /// on in the next epoch.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self, Failure::Transport(_))
+        matches!(self, Failure::Transport(_) | Failure::Aborted(_))
     }
 
     /// The caller's error.
     pub(crate) fn at(self, place: Place) -> Error {
         let (kind, peer, message) = match self {
             Failure::Transport(TransportError::Aborted { rank, reason }) => reason::decode(&reason, rank),
+            Failure::Aborted(reason) => (ErrorKind::Aborted, None, reason),
             Failure::Broken(end) => reason::decode(&end.reason, end.rank),
             Failure::Transport(error) => of_transport(&error, place.rank),
             Failure::Mismatch(mismatch) => of_mismatch(&mismatch),

@@ -1,10 +1,12 @@
 //! The communicator: a rank's handle on its group, and the collectives that it offers.
 
+mod abort;
 mod accumulate;
 mod arguments;
 mod collectives;
 mod exchange;
 mod failure;
+mod groups;
 mod notice;
 mod operation;
 mod peer;
@@ -19,6 +21,7 @@ use isobit_core::wire::{Channel, Collective, Descriptor};
 use isobit_core::{Rank, digest};
 use isobit_sys::{ReadSpan, WriteSpan};
 
+pub use abort::AbortHandle;
 pub use accumulate::Accumulator;
 pub use collectives::Reduction;
 pub use operation::Call;
@@ -55,6 +58,7 @@ pub struct Communicator {
     sends: Vec<u64>,
     receives: Vec<u64>,
     timeout: Duration,
+    abort: AbortHandle,
     ended: Option<Error>,
 }
 
@@ -101,6 +105,7 @@ impl Communicator {
             sends: vec![0; world_size as usize],
             receives: vec![0; world_size as usize],
             timeout: TIMEOUT_DEFAULT,
+            abort: AbortHandle::default(),
             ended: None,
         }
     }
@@ -142,6 +147,23 @@ impl Communicator {
         self.end(&error);
     }
 
+    /// How to do so from another thread, while this one is in a call.
+    pub fn abort_handle(&self) -> AbortHandle {
+        self.abort.clone()
+    }
+
+    fn group(&self) -> u64 {
+        self.link.group()
+    }
+
+    fn next_sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    fn place_of(&self, operation: &str) -> Place {
+        Place { operation: Some(operation.to_owned()), ..self.place(None) }
+    }
+
     /// Leaves the group: a peer that still waits for this rank gets `PeerLost`.
     pub fn close(&mut self) {
         self.leave("it closed its communicator");
@@ -160,8 +182,7 @@ impl Communicator {
     }
 
     fn wrong(&self, collective: Collective, message: impl Into<String>) -> Error {
-        let place = Place { operation: Some(collective.name().to_owned()), ..self.place(None) };
-        place.error(ErrorKind::Value, None, message.into())
+        self.place_of(collective.name()).error(ErrorKind::Value, None, message.into())
     }
 
     fn end(&mut self, error: &Error) {
@@ -214,6 +235,9 @@ impl Communicator {
         out: WriteSpan<'_>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
+        if let Some(reason) = self.abort.wanted() {
+            self.abort(&reason);
+        }
         if let Some(ended) = &self.ended {
             return Err(ended.clone());
         }
@@ -256,6 +280,7 @@ impl Communicator {
             epoch: self.epoch,
             timeout: call.timeout.unwrap_or(self.timeout),
             interrupt: call.interrupt,
+            abort: &self.abort,
         };
         exchange.run().map_err(|failure| {
             let (is_final, told) = (failure.is_final(), matches!(failure, Failure::Broken(_)));

@@ -3,8 +3,8 @@
 //! One mutex guards all links; payloads are copied, summed and verified outside it. A lent frame
 //! owns its payload and counts against the window until it is dropped.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -45,6 +45,28 @@ impl Default for MemoryOptions {
 /// ```
 pub fn group(world_size: u32) -> Vec<MemoryTransport> {
     group_with(world_size, MemoryOptions::default())
+}
+
+/// Groups that some of their ranks have joined.
+static JOINING: Mutex<BTreeMap<String, Vec<Option<MemoryTransport>>>> = Mutex::new(BTreeMap::new());
+
+/// The transport of one rank of a group of that name; the first rank to come forms it. Names are used
+/// once: each rank joins once.
+///
+/// ```
+/// use isobit::transport::{Transport, memory};
+/// let [first, second] = [0, 1].map(|rank| memory::join("a name".to_owned(), rank, 2));
+/// assert_eq!(first.group(), second.group());
+/// ```
+pub fn join(name: String, rank: Rank, world_size: u32) -> MemoryTransport {
+    let mut joining = JOINING.lock().unwrap_or_else(PoisonError::into_inner);
+    let ranks =
+        joining.entry(name.clone()).or_insert_with(|| group(world_size).into_iter().map(Some).collect());
+    let own = ranks[rank as usize].take().expect("each rank joins once");
+    if ranks.iter().all(Option::is_none) {
+        joining.remove(&name);
+    }
+    own
 }
 
 /// A group with limits of its own.
