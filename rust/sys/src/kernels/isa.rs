@@ -5,6 +5,8 @@
 //! never fuses a multiplication with an addition and never reorders additions, so each set computes
 //! the same bits. To add a set, add a file with one `impl Isa` and name it in `Kernels::available`.
 
+use super::xxh3::{Stripe, Words};
+
 /// Work to be compiled for an instruction set. `run` must be `#[inline(always)]`.
 pub(super) trait Job {
     fn run(self);
@@ -13,6 +15,9 @@ pub(super) trait Job {
 /// An instruction set.
 pub(super) trait Isa: 'static {
     const NAME: &'static str;
+
+    /// How it holds a stripe of a checksum's input.
+    type Stripe: Stripe;
 
     /// Whether this processor has it.
     fn is_available() -> bool;
@@ -39,6 +44,8 @@ pub(super) struct Scalar;
 
 impl Isa for Scalar {
     const NAME: &'static str = "scalar";
+
+    type Stripe = Words;
 
     fn is_available() -> bool {
         true

@@ -14,6 +14,7 @@ mod program;
 mod table;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+mod xxh3;
 
 use isobit_core::law::{Node, element_bytes, fold_steps};
 use isobit_core::schedule::Content;
@@ -21,7 +22,6 @@ use isobit_core::{Contract, Dtype, Order, ReduceOp};
 use thiserror::Error;
 
 use crate::fpenv::Guard;
-use crate::os::checksum;
 use crate::{ReadSpan, WriteSpan};
 use block::{BLOCK, LoadFn, Slot, Source, StoreFn};
 use exact_block::{Plan, Scratch, SumFn};
@@ -100,6 +100,8 @@ pub struct Kernels {
     result_store: fn(Dtype, Dtype) -> StoreFn,
     float_load: fn(Dtype, Dtype) -> LoadFn,
     exact_sum: fn(&Contract, usize) -> Option<(Plan, SumFn)>,
+    long_checksum: unsafe fn(*const u8, *mut u8, usize) -> u64,
+    long_copy_checksum: unsafe fn(*const u8, *mut u8, usize) -> u64,
 }
 
 impl std::fmt::Debug for Kernels {
@@ -122,6 +124,8 @@ impl Kernels {
             result_store: table::result_store::<I>,
             float_load: table::float_load::<I>,
             exact_sum: table::exact_sum::<I>,
+            long_checksum: xxh3::sum::<I, false>,
+            long_copy_checksum: xxh3::sum::<I, true>,
         }
     }
 
@@ -328,13 +332,26 @@ impl Kernels {
 
     /// Copies as [`Kernels::copy`] does and returns the XXH3-64 of what was copied.
     pub fn copy_checksum(&self, src: ReadSpan<'_>, dst: WriteSpan<'_>) -> u64 {
+        if src.len() <= xxh3::SHORT_BYTES_MAX {
+            self.copy(src, dst);
+            return self.checksum(dst.into());
+        }
         check_copy(src, dst);
-        checksum::copy(src, dst)
+        // SAFETY: the instruction set exists; both spans have this length, and `check_copy` knows
+        // how they overlap.
+        unsafe { (self.long_copy_checksum)(src.as_ptr(), dst.as_ptr(), src.len()) }
     }
 
     /// The XXH3-64 of the span.
     pub fn checksum(&self, span: ReadSpan<'_>) -> u64 {
-        checksum::of(span)
+        let (start, len) = (span.as_ptr(), span.len());
+        if len <= xxh3::SHORT_BYTES_MAX {
+            // SAFETY: the bytes are readable, no other thread writes to them, and this one only
+            // hashes while the slice lives.
+            return xxhash_rust::xxh3::xxh3_64(unsafe { std::slice::from_raw_parts(start, len) });
+        }
+        // SAFETY: the instruction set exists, the span has this length, and nothing is written.
+        unsafe { (self.long_checksum)(start, std::ptr::null_mut(), len) }
     }
 }
 

@@ -1,17 +1,18 @@
 //! x86-64's instruction sets. Not among the features: FMA, and AVX512-BF16, whose conversion
 //! flushes subnormals.
 
-use std::arch::x86_64::{
-    _mm_loadu_si128, _mm256_cvtph_ps, _mm256_loadu_si256, _mm256_storeu_ps, _mm512_cvtph_ps, _mm512_storeu_ps,
-};
+use std::arch::x86_64::*;
 
 use super::isa::{Isa, Job};
+use super::xxh3::{SCRAMBLE, Stripe};
 
 /// AVX2 with F16C.
 pub(super) struct Avx2;
 
 impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
+
+    type Stripe = Stripe256;
 
     fn is_available() -> bool {
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")
@@ -51,6 +52,8 @@ pub(super) struct Avx512;
 impl Isa for Avx512 {
     const NAME: &'static str = "avx512";
 
+    type Stripe = __m512i;
+
     fn is_available() -> bool {
         Avx2::is_available()
             && is_x86_feature_detected!("avx512f")
@@ -86,5 +89,94 @@ impl Isa for Avx512 {
         }
         // SAFETY: the caller knows that the processor has the set, and the pointers' extent.
         unsafe { inner(from, to, len) }
+    }
+}
+
+impl Stripe for __m512i {
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut u8) {
+        // SAFETY: as the caller promises.
+        unsafe { _mm512_storeu_si512(to.cast(), self) }
+    }
+
+    #[inline(always)]
+    unsafe fn absorb(self, data: Self, key: Self) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let keyed = _mm512_xor_si512(data, key);
+            let product = _mm512_mul_epu32(keyed, _mm512_srli_epi64::<32>(keyed));
+            let neighbours = _mm512_shuffle_epi32::<_MM_PERM_BADC>(data);
+            // In this order the accumulators wait for one addition a stripe, not for two.
+            _mm512_add_epi64(self, _mm512_add_epi64(product, neighbours))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scramble(self, key: Self) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let mixed = _mm512_xor_si512(_mm512_xor_si512(self, _mm512_srli_epi64::<47>(self)), key);
+            _mm512_mullo_epi64(mixed, _mm512_set1_epi64(SCRAMBLE as i64))
+        }
+    }
+}
+
+/// A stripe in two registers.
+#[derive(Clone, Copy)]
+pub(super) struct Stripe256(__m256i, __m256i);
+
+impl Stripe for Stripe256 {
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe { Stripe256(_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(32).cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut u8) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            _mm256_storeu_si256(to.cast(), self.0);
+            _mm256_storeu_si256(to.add(32).cast(), self.1);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn absorb(self, data: Self, key: Self) -> Self {
+        #[inline(always)]
+        unsafe fn half(sums: __m256i, data: __m256i, key: __m256i) -> __m256i {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let keyed = _mm256_xor_si256(data, key);
+                let product = _mm256_mul_epu32(keyed, _mm256_srli_epi64::<32>(keyed));
+                let neighbours = _mm256_shuffle_epi32::<0b01_00_11_10>(data);
+                _mm256_add_epi64(sums, _mm256_add_epi64(product, neighbours))
+            }
+        }
+        // SAFETY: as the caller promises.
+        unsafe { Stripe256(half(self.0, data.0, key.0), half(self.1, data.1, key.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn scramble(self, key: Self) -> Self {
+        #[inline(always)]
+        unsafe fn half(sums: __m256i, key: __m256i) -> __m256i {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let mixed = _mm256_xor_si256(_mm256_xor_si256(sums, _mm256_srli_epi64::<47>(sums)), key);
+                // The factor has 32 bits, so that two products of halves make the product.
+                let factor = _mm256_set1_epi64x(SCRAMBLE as i64);
+                let high = _mm256_mul_epu32(_mm256_srli_epi64::<32>(mixed), factor);
+                _mm256_add_epi64(_mm256_mul_epu32(mixed, factor), _mm256_slli_epi64::<32>(high))
+            }
+        }
+        // SAFETY: as the caller promises.
+        unsafe { Stripe256(half(self.0, key.0), half(self.1, key.1)) }
     }
 }

@@ -1,0 +1,87 @@
+//! Every instruction set's checksums are XXH3-64 as another implementation computes it, and its
+//! copies are copies: for every length about all borders of the hash, wherever the bytes lie.
+
+use isobit_sys::os::checksum;
+use isobit_sys::{Kernels, ReadSpan, WriteSpan};
+use xxhash_rust::xxh3::xxh3_64;
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+fn check(bytes: &[u8], place: usize) {
+    let expected = xxh3_64(bytes);
+    for kernels in Kernels::available() {
+        let name = kernels.name();
+        assert_eq!(kernels.checksum(bytes.into()), expected, "{name}: {} bytes", bytes.len());
+        let mut memory = vec![0xa5; place + bytes.len() + 70];
+        let found = kernels.copy_checksum(bytes.into(), (&mut memory[place..place + bytes.len()]).into());
+        assert_eq!(found, expected, "{name}: a copy of {} bytes", bytes.len());
+        let (before, rest) = memory.split_at(place);
+        let (copied, after) = rest.split_at(bytes.len());
+        assert!(copied == bytes, "{name}: {} bytes were not copied as they are", bytes.len());
+        assert!(before.iter().chain(after).all(|byte| *byte == 0xa5), "{name}: wrote outside");
+    }
+}
+
+#[test]
+fn every_length_has_the_hash_of_another_implementation() {
+    let bytes = noise(5000);
+    for len in 0..4400 {
+        check(&bytes[len % 67..][..len], len % 61);
+    }
+}
+
+#[test]
+fn long_messages_have_the_hash_of_another_implementation() {
+    let bytes = noise(1 << 20);
+    for len in [1 << 14, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 100_003, (1 << 20) - 65, (1 << 20) - 1] {
+        check(&bytes[1..][..len], 3);
+        check(&bytes[..len], 0);
+    }
+    let halfway: Vec<u8> = [vec![0xff; 3000], vec![0; 3000], vec![0x80; 3000]].concat();
+    check(&halfway, 0);
+}
+
+#[test]
+fn the_transports_checksums_are_the_same() {
+    let bytes = noise(3000);
+    for len in [0, 7, 240, 241, 3000] {
+        let mut copied = vec![0; len];
+        let sum = checksum::copy(bytes[..len].into(), copied.as_mut_slice().into());
+        assert_eq!((sum, checksum::of(bytes[..len].into())), (xxh3_64(&bytes[..len]), sum), "{len} bytes");
+        assert_eq!(copied, bytes[..len]);
+    }
+}
+
+#[test]
+fn a_span_may_be_copied_to_itself() {
+    for len in [100, 2000] {
+        let bytes = noise(len);
+        for kernels in Kernels::available() {
+            let mut memory = bytes.clone();
+            let span = WriteSpan::from(memory.as_mut_slice());
+            assert_eq!(
+                kernels.copy_checksum(ReadSpan::from(span), span),
+                xxh3_64(&bytes),
+                "{}",
+                kernels.name()
+            );
+            assert_eq!(memory, bytes);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "overlap")]
+fn a_copy_between_halves_of_one_another_is_refused() {
+    let mut memory = noise(3000);
+    let span = WriteSpan::from(memory.as_mut_slice());
+    checksum::copy(ReadSpan::from(span).slice(0, 2000), span.slice(500, 2000));
+}
