@@ -1,7 +1,12 @@
 //! Tests of how a group forms: who is let in, and who is sent away.
 
+use std::thread;
+
+use isobit_sys::os::socket::Listener;
+
 use super::*;
 use crate::transport::Transport;
+use crate::transport::shm::records::Join;
 use crate::transport::shm::{ShmOptions, connect};
 
 fn config(test: &str, rank: Rank, world_size: u32) -> ShmConfig {

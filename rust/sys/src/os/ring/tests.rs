@@ -1,8 +1,10 @@
 //! Tests of the ring over heap memory: two threads, and sides that break the protocol.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
+use crate::ReadSpan;
 
 fn head(sum: u64) -> [u8; HEAD_BYTES] {
     let mut head = [7; HEAD_BYTES];

@@ -3,10 +3,12 @@
 //! One mutex guards all links; payloads are copied, summed and verified outside it. A lent frame
 //! owns its payload and counts against the window until it is dropped.
 
+mod state;
+
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use isobit_core::Rank;
@@ -16,9 +18,12 @@ use isobit_sys::{ReadSpan, WriteSpan};
 
 use super::tamper::flip;
 use super::{
-    ABORT_BYTES_MAX, Attempt, BREAK_BYTES_MAX, Break, Capabilities, Frame, MessageNumber, Tamper, Transport,
+    ABORT_BYTES_MAX, Attempt, BREAK_BYTES_MAX, Break, Capabilities, MessageNumber, Tamper, Transport,
     TransportError, corruption,
 };
+use state::{Link, Message, Shared, State};
+
+pub use state::MemoryFrame;
 
 /// The limits of a memory group. Tests reach every path with small ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,102 +117,6 @@ pub struct MemoryTransport {
     /// How many changes had been seen when the last wait ended.
     seen: u64,
     tamper: Option<Tamper>,
-}
-
-/// A message lent by a [`MemoryTransport`].
-pub struct MemoryFrame {
-    message: Message,
-    link: usize,
-    from: Rank,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    /// One a rank.
-    bells: Vec<Condvar>,
-    world_size: u32,
-    group: u64,
-    incarnations: Vec<u64>,
-    options: MemoryOptions,
-}
-
-struct State {
-    /// By [`Shared::link`].
-    links: Vec<Link>,
-    /// By rank: how often something changed that it may wait for.
-    changes: Vec<u64>,
-    /// By rank: why it left.
-    closed: Vec<Option<String>>,
-    abort: Option<(Rank, Vec<u8>)>,
-    broken: Option<Break>,
-}
-
-/// One direction of one channel of one pair.
-#[derive(Default)]
-struct Link {
-    queue: VecDeque<Message>,
-    /// The answer to `wanted`.
-    resent: Option<Message>,
-    wanted: Option<MessageNumber>,
-    /// Bytes queued or lent.
-    used: usize,
-    sent: u64,
-    verified: u64,
-}
-
-struct Message {
-    header: Header,
-    payload: Vec<u8>,
-    number: MessageNumber,
-}
-
-impl Message {
-    fn cost(payload_bytes: usize) -> usize {
-        HEADER_BYTES + payload_bytes
-    }
-
-    fn is_intact(&self) -> bool {
-        checksum::of(ReadSpan::from(&self.payload[..])) == self.header.payload_checksum
-    }
-}
-
-impl Shared {
-    fn link(&self, from: Rank, to: Rank, channel: Channel) -> usize {
-        (from as usize * self.world_size as usize + to as usize) * 2 + channel as usize
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No code under the lock leaves the state half changed, so a panic elsewhere spoils nothing.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn ring(&self, state: &mut State, rank: Rank) {
-        state.changes[rank as usize] += 1;
-        self.bells[rank as usize].notify_all();
-    }
-
-    fn ring_all(&self, state: &mut State) {
-        for rank in 0..self.world_size {
-            self.ring(state, rank);
-        }
-    }
-}
-
-impl State {
-    fn check_abort(&self) -> Result<(), TransportError> {
-        match &self.abort {
-            Some((rank, reason)) => Err(TransportError::Aborted { rank: *rank, reason: reason.clone() }),
-            None => Ok(()),
-        }
-    }
-
-    fn check_peer(&self, rank: Rank) -> Result<(), TransportError> {
-        match &self.closed[rank as usize] {
-            Some(reason) => Err(TransportError::PeerLost { rank, reason: reason.clone() }),
-            None => Ok(()),
-        }
-    }
 }
 
 impl MemoryTransport {
@@ -432,23 +341,5 @@ impl Transport for MemoryTransport {
 impl Drop for MemoryTransport {
     fn drop(&mut self) {
         self.close("its transport was dropped");
-    }
-}
-
-impl Frame for MemoryFrame {
-    fn header(&self) -> &Header {
-        &self.message.header
-    }
-
-    fn payload(&self) -> ReadSpan<'_> {
-        ReadSpan::from(&self.message.payload[..])
-    }
-}
-
-impl Drop for MemoryFrame {
-    fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.links[self.link].used -= Message::cost(self.message.payload.len());
-        self.shared.ring(&mut state, self.from);
     }
 }

@@ -1,0 +1,351 @@
+//! A rank's end of a formed group: its rings, its bell, and what it knows of its peers.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use isobit_core::Rank;
+use isobit_core::wire::{Channel, HEADER_BYTES, Header};
+use isobit_sys::ReadSpan;
+use isobit_sys::os::checksum;
+use isobit_sys::os::ring::{self, Consumer, Popped, Producer, RingError};
+use isobit_sys::os::wake::Sleeper;
+
+use super::bootstrap::Formed;
+use super::frame::{Shared, ShmFrame};
+use crate::transport::tamper::flip;
+use crate::transport::{
+    Attempt, Break, Capabilities, MessageNumber, Tamper, Transport, TransportError, corruption,
+};
+
+/// How often a rank looks for news before it sleeps, if every rank can have a core: some 50 us.
+const SPINS: u32 = 2_000;
+/// How often it gives its core away before it sleeps, if not.
+const YIELDS: u32 = 4;
+/// How long the ends of processes may stay unnoticed by a rank that never sleeps.
+const LOOK_AROUND: Duration = Duration::from_millis(1);
+
+const CHANNELS: [Channel; 2] = [Channel::Collective, Channel::PointToPoint];
+
+/// One rank's end of a shm group. Dropping it, or ending its process, is a loss for its peers.
+pub struct ShmTransport {
+    rank: Rank,
+    group: u64,
+    incarnations: Vec<u64>,
+    /// The capacity of the rings for collectives.
+    capacity: usize,
+    payload_bytes_max: usize,
+    shared: Arc<Shared>,
+    outgoing: Vec<Option<[Producer; 2]>>,
+    incoming: Vec<Option<[Consumer; 2]>>,
+    sleeper: Sleeper,
+    /// By rank: whether its process is known to have ended.
+    ended: Vec<bool>,
+    /// The board's count of changes when the last wait ended.
+    seen: u64,
+    looked_around: Instant,
+    /// Whether there is a core for every rank.
+    spins: bool,
+    tamper: Option<Tamper>,
+    /// The process that joined; a forked child must not say goodbye for it.
+    process: u32,
+}
+
+impl ShmTransport {
+    /// A rank's end of a group that has formed, or the step that failed and why.
+    pub(super) fn new(rank: Rank, formed: Formed) -> Result<ShmTransport, (&'static str, io::Error)> {
+        let own = formed.bells[rank as usize].try_clone().map_err(|error| ("dup", error))?;
+        let sleeper = Sleeper::new(own, formed.processes).map_err(|error| ("epoll", error))?;
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let world_size = formed.bells.len();
+        Ok(ShmTransport {
+            rank,
+            group: formed.welcome.group,
+            incarnations: formed.incarnations,
+            capacity: formed.welcome.capacities[0] as usize,
+            payload_bytes_max: formed.welcome.payload_bytes_max as usize,
+            seen: formed.segment.board.changes(),
+            shared: Arc::new(Shared { board: formed.segment.board, bells: formed.bells }),
+            outgoing: formed.segment.outgoing,
+            incoming: formed.segment.incoming,
+            sleeper,
+            ended: vec![false; world_size],
+            looked_around: Instant::now(),
+            spins: world_size <= cores,
+            tamper: None,
+            process: std::process::id(),
+        })
+    }
+
+    /// Gives this rank's sends a fault.
+    pub fn set_tamper(&mut self, tamper: Tamper) {
+        self.tamper = Some(tamper);
+    }
+
+    fn check_abort(&self) -> Result<(), TransportError> {
+        match self.shared.board.aborted() {
+            Some((rank, reason)) => Err(TransportError::Aborted { rank, reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a peer will never say anything more; what it had said before is in its rings.
+    fn lost(&self, rank: Rank) -> Option<TransportError> {
+        let ended = self.ended[rank as usize];
+        let reason = match self.shared.board.closed(rank) {
+            Some(reason) => reason,
+            None if ended => format!(
+                "its process ({}) ended without a goodbye; see its output and exit status",
+                self.shared.board.process(rank)
+            ),
+            None => return None,
+        };
+        Some(TransportError::PeerLost { rank, reason })
+    }
+
+    fn producer(&mut self, to: Rank, channel: Channel) -> &mut Producer {
+        let rings = self.outgoing.get_mut(to as usize).and_then(Option::as_mut);
+        &mut rings.unwrap_or_else(|| panic!("rank {to} is no peer"))[channel as usize]
+    }
+
+    fn consumer(&mut self, from: Rank, channel: Channel) -> &mut Consumer {
+        let rings = self.incoming.get_mut(from as usize).and_then(Option::as_mut);
+        &mut rings.unwrap_or_else(|| panic!("rank {from} is no peer"))[channel as usize]
+    }
+
+    fn broken(from: Rank, to: Rank) -> impl Fn(RingError) -> TransportError {
+        move |error| TransportError::Corruption { from, to, detail: error.to_string() }
+    }
+
+    /// Puts a message where `put` does, with the fault that a test asks for.
+    fn with_payload<R>(
+        &mut self,
+        header: &Header,
+        payload: ReadSpan<'_>,
+        attempt: Attempt,
+        put: impl FnOnce(&mut Producer, ReadSpan<'_>, &dyn Fn(u64) -> [u8; HEADER_BYTES]) -> R,
+    ) -> R {
+        assert!(payload.len() <= self.payload_bytes_max, "the payload exceeds the largest");
+        let payload_bytes = payload.len() as u32;
+        let head = |payload_checksum| Header { payload_bytes, payload_checksum, ..*header }.encode();
+        let Some(bit) = self.tamper.as_mut().and_then(|tamper| tamper(attempt)) else {
+            return put(self.producer(attempt.to, attempt.channel), payload, &head);
+        };
+        let mut bytes = payload.to_vec();
+        let true_sum = checksum::of(payload);
+        flip(&mut bytes, bit);
+        let producer = self.producer(attempt.to, attempt.channel);
+        put(producer, ReadSpan::from(&bytes[..]), &|_| head(true_sum))
+    }
+
+    /// Notes which processes ended; waits for that, a bell or a signal at most `timeout`.
+    fn look_around(&mut self, timeout: Duration) {
+        // A wait that can't be had is no worse than one that ends early.
+        for rank in self.sleeper.sleep(timeout).unwrap_or_default() {
+            self.ended[rank] = true;
+        }
+        self.looked_around = Instant::now();
+    }
+
+    /// Whether something changed while this looked a bounded number of times.
+    fn changed_soon(&self) -> bool {
+        let board = &self.shared.board;
+        if self.spins {
+            return (0..SPINS).any(|_| {
+                std::hint::spin_loop();
+                board.changes() != self.seen
+            });
+        }
+        (0..YIELDS).any(|_| {
+            thread::yield_now();
+            board.changes() != self.seen
+        })
+    }
+}
+
+/// Whether a message in the ring is the one that was sent.
+fn verify(head: &[u8; HEADER_BYTES], payload_bytes: usize, sum: u64) -> Result<Header, String> {
+    let header = Header::decode(head).map_err(|error| error.to_string())?;
+    if header.payload_bytes as usize != payload_bytes {
+        return Err(format!("{payload_bytes} bytes of payload where {} were sent", header.payload_bytes));
+    }
+    if header.payload_checksum != sum {
+        return Err(format!("payload checksum {sum:016x} where {:016x} was sent", header.payload_checksum));
+    }
+    Ok(header)
+}
+
+impl Transport for ShmTransport {
+    type Frame = ShmFrame;
+
+    fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    fn world_size(&self) -> u32 {
+        self.shared.board.world_size()
+    }
+
+    fn group(&self) -> u64 {
+        self.group
+    }
+
+    fn incarnation(&self, rank: Rank) -> u64 {
+        self.incarnations[rank as usize]
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        // Less than one frame is lost at the ring's end.
+        let frames = self.capacity / ring::frame_bytes(self.payload_bytes_max) - 1;
+        Capabilities {
+            name: "shm",
+            payload_bytes_max: self.payload_bytes_max,
+            window_bytes: frames.max(1) * self.payload_bytes_max,
+        }
+    }
+
+    fn try_send(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        header: &Header,
+        payload: ReadSpan<'_>,
+    ) -> Result<Option<MessageNumber>, TransportError> {
+        self.check_abort()?;
+        let number = self.producer(to, channel).sent();
+        if let Some(lost) = self.lost(to) {
+            return Err(lost);
+        }
+        let attempt = Attempt { to, channel, number, again: false };
+        let sent = self
+            .with_payload(header, payload, attempt, |producer, payload, head| {
+                producer.try_push(payload, head)
+            })
+            .map_err(Self::broken(self.rank, to))?;
+        if sent.is_some() {
+            self.shared.notify(to);
+        }
+        Ok(sent)
+    }
+
+    fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<ShmFrame>, TransportError> {
+        self.check_abort()?;
+        // Asked before the ring is read: what comes after a goodbye can't be missed.
+        let lost = self.lost(from);
+        let rank = self.rank;
+        let popped = self.consumer(from, channel).try_pop(verify).map_err(Self::broken(from, rank))?;
+        match popped {
+            Popped::Frame(header, lease) => {
+                self.shared.notify(from);
+                let shared = Arc::clone(&self.shared);
+                Ok(Some(ShmFrame { header, lease: Some(lease), from, shared }))
+            }
+            Popped::DamagedTwice(number, detail) => Err(corruption(from, rank, channel, number, &detail)),
+            Popped::Damaged => {
+                self.shared.notify(from);
+                lost.map_or(Ok(None), Err)
+            }
+            Popped::Empty => lost.map_or(Ok(None), Err),
+        }
+    }
+
+    fn verified(&mut self, to: Rank, channel: Channel) -> Result<u64, TransportError> {
+        self.check_abort()?;
+        // Asked before the count is read, so that the count of a lost peer is its last.
+        let lost = self.producer(to, channel).sent() > 0 && self.lost(to).is_some();
+        let rank = self.rank;
+        let producer = self.producer(to, channel);
+        let verified = producer.verified().map_err(Self::broken(rank, to))?;
+        match (lost && verified < producer.sent()).then(|| self.lost(to)).flatten() {
+            Some(lost) => Err(lost),
+            None => Ok(verified),
+        }
+    }
+
+    fn resend_wanted(&mut self) -> Option<(Rank, Channel, MessageNumber)> {
+        let rank = self.rank;
+        for to in (0..self.world_size()).filter(|to| *to != rank) {
+            for channel in CHANNELS {
+                // A ring that is damaged is an error of the calls that use it.
+                let wanted = self.producer(to, channel).resend_wanted().unwrap_or(None);
+                if let Some(number) = wanted
+                    && self.lost(to).is_none()
+                {
+                    return Some((to, channel, number));
+                }
+            }
+        }
+        None
+    }
+
+    fn resend(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        number: MessageNumber,
+        header: &Header,
+        payload: ReadSpan<'_>,
+    ) -> Result<(), TransportError> {
+        self.check_abort()?;
+        if let Some(lost) = self.lost(to) {
+            return Err(lost);
+        }
+        let attempt = Attempt { to, channel, number, again: true };
+        self.with_payload(header, payload, attempt, |producer, payload, head| {
+            producer.resend(number, payload, head)
+        })
+        .map_err(Self::broken(self.rank, to))?;
+        self.shared.notify(to);
+        Ok(())
+    }
+
+    fn wait(&mut self, until: Instant) -> Result<(), TransportError> {
+        self.check_abort()?;
+        if self.shared.board.changes() == self.seen && !self.changed_soon() {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.shared.board.fall_asleep(self.seen) {
+                self.look_around(left);
+                self.shared.board.wake_up();
+            }
+        }
+        if self.looked_around.elapsed() >= LOOK_AROUND {
+            self.look_around(Duration::ZERO);
+        }
+        self.seen = self.shared.board.changes();
+        self.check_abort()
+    }
+
+    fn break_epoch(&mut self, epoch: u32, sequence: u64, reason: &[u8]) {
+        self.shared.board.break_epoch(epoch, sequence, reason);
+        self.shared.notify_all();
+    }
+
+    fn broken(&self) -> Option<(u32, u64)> {
+        self.shared.board.broken()
+    }
+
+    fn last_break(&self) -> Option<Break> {
+        let (epoch, sequence) = self.shared.board.broken()?;
+        let (rank, reason) = self.shared.board.break_reason();
+        Some(Break { rank, epoch, sequence, reason })
+    }
+
+    fn abort(&mut self, reason: &[u8]) {
+        if self.shared.board.abort(reason) {
+            self.shared.notify_all();
+        }
+    }
+
+    fn close(&mut self, reason: &str) {
+        if self.process == std::process::id() && self.shared.board.close(reason) {
+            self.shared.notify_all();
+        }
+    }
+}
+
+impl Drop for ShmTransport {
+    fn drop(&mut self) {
+        self.close("its transport was dropped");
+    }
+}

@@ -1,0 +1,190 @@
+//! The side of the ring that receives: it verifies frames, lends them in place, and gives their room back.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{
+    ALIGN, FRAME, HEAD, HEAD_BYTES, PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, TAIL, VERIFIED,
+    WANTED, WRAP, damaged, frame_bytes, payload_bytes_max,
+};
+use crate::ReadSpan;
+use crate::os::checksum;
+use crate::os::shared::SharedBytes;
+
+/// The side that receives.
+pub struct Consumer {
+    pub(super) ring: Ring,
+    /// Where the next frame starts.
+    next: u64,
+    /// The next message's number.
+    number: u64,
+    /// Whether that message was found damaged once.
+    asked: bool,
+    leases: Arc<Mutex<Leases>>,
+}
+
+/// Which frames are lent, in the consumer's own memory.
+struct Leases {
+    /// From the oldest on: where each frame ends, and whether its lease is over.
+    queue: VecDeque<(u64, bool)>,
+    /// The number of the oldest.
+    first: u64,
+}
+
+/// What was found at the ring's end.
+#[derive(Debug)]
+pub enum Popped<T, E> {
+    /// Nothing, for now.
+    Empty,
+    /// A message that passed the check, with what the check made of it.
+    Frame(T, Lease),
+    /// A message that did not pass; it has been asked for again.
+    Damaged,
+    /// A message that did not pass a second time: its number, and why. Every later call finds it again.
+    DamagedTwice(u64, E),
+}
+
+impl Consumer {
+    /// The consumer of the ring in `memory`.
+    ///
+    /// # Safety
+    /// `memory` is all zero except for what its producer wrote, is a ring and nothing else, and has no
+    /// other consumer.
+    pub(crate) unsafe fn new(memory: SharedBytes) -> Consumer {
+        let leases = Leases { queue: VecDeque::new(), first: 0 };
+        let leases = Arc::new(Mutex::new(leases));
+        Consumer { ring: Ring::new(memory), next: 0, number: 0, asked: false, leases }
+    }
+
+    /// The next message, if it is there. `check` gets its head, its payload's length and the
+    /// checksum of the payload as it lies in the ring.
+    pub fn try_pop<T, E>(
+        &mut self,
+        check: impl FnOnce(&[u8; HEAD_BYTES], usize, u64) -> Result<T, E>,
+    ) -> Result<Popped<T, E>, RingError> {
+        let again = self.asked;
+        if again && self.ring.load(RESENT) != self.number + 1 {
+            return Ok(Popped::Empty);
+        }
+        let Some((place, payload_bytes, end)) = self.find()? else {
+            return Ok(Popped::Empty);
+        };
+        let mut head = [0; HEAD_BYTES];
+        self.read(place + PREFIX_BYTES, &mut head);
+        // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
+        let payload = unsafe { self.ring.data(place + PAYLOAD_AT, payload_bytes) };
+        match check(&head, payload_bytes, checksum::of(ReadSpan::from(payload))) {
+            Ok(checked) => {
+                let lease = self.lend(place, payload_bytes, end);
+                Ok(Popped::Frame(checked, lease))
+            }
+            Err(error) if again => Ok(Popped::DamagedTwice(self.number, error)),
+            Err(_) => {
+                self.asked = true;
+                self.ring.store(WANTED, self.number + 1);
+                Ok(Popped::Damaged)
+            }
+        }
+    }
+
+    /// The next frame's place, payload length and end.
+    fn find(&self) -> Result<Option<(usize, usize, u64)>, RingError> {
+        let tail = self.ring.load(TAIL);
+        let capacity = self.ring.capacity;
+        let freed = self.ring.memory.word(HEAD).load(Relaxed);
+        if tail < self.next || tail - freed.min(tail) > capacity as u64 || !tail.is_multiple_of(ALIGN as u64)
+        {
+            let detail = format!("{tail} where {} to {} are possible", self.next, freed + capacity as u64);
+            return Err(damaged("tail", detail));
+        }
+        if tail == self.next {
+            return Ok(None);
+        }
+        let (mut start, mut place) = (self.next, self.ring.place(self.next));
+        let (mut kind, mut payload_bytes, mut number) = self.read_prefix(place);
+        if kind == WRAP {
+            start += (capacity - place) as u64;
+            place = 0;
+            if start >= tail {
+                return Err(damaged("frame", format!("nothing follows the wrap at {}", self.next)));
+            }
+            (kind, payload_bytes, number) = self.read_prefix(place);
+        }
+        let left = ((tail - start) as usize).min(capacity - place);
+        let fits = payload_bytes <= payload_bytes_max(capacity) && frame_bytes(payload_bytes) <= left;
+        if kind != FRAME || number != self.number || !fits {
+            let detail = format!(
+                "kind {kind:08x}, message {number} of {payload_bytes} bytes where message {} of at most {left} can be",
+                self.number
+            );
+            return Err(damaged("frame", detail));
+        }
+        Ok(Some((place, payload_bytes, start + frame_bytes(payload_bytes) as u64)))
+    }
+
+    fn read_prefix(&self, place: usize) -> (u32, usize, u64) {
+        let mut prefix = [0; 16];
+        self.read(place, &mut prefix);
+        let word = |at: usize| u32::from_le_bytes(prefix[at..at + 4].try_into().expect("four bytes"));
+        (word(0), word(4) as usize, u64::from_le_bytes(prefix[8..].try_into().expect("eight bytes")))
+    }
+
+    fn read(&self, place: usize, bytes: &mut [u8]) {
+        // SAFETY: called for bytes between `head` and `tail`, which are the consumer's.
+        let source = unsafe { self.ring.data(place, bytes.len()) };
+        // SAFETY: both are `bytes.len()` bytes long, and `bytes` is on this thread's stack.
+        unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    fn lend(&mut self, place: usize, payload_bytes: usize, end: u64) -> Lease {
+        let number = self.number;
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).queue.push_back((end, false));
+        self.asked = false;
+        self.next = end;
+        self.number += 1;
+        self.ring.store(VERIFIED, self.number);
+        Lease { ring: self.ring.clone(), leases: Arc::clone(&self.leases), number, place, payload_bytes }
+    }
+}
+
+/// A message's payload, lent until this is dropped.
+pub struct Lease {
+    ring: Ring,
+    leases: Arc<Mutex<Leases>>,
+    number: u64,
+    place: usize,
+    payload_bytes: usize,
+}
+
+impl Lease {
+    /// The payload.
+    pub fn payload(&self) -> ReadSpan<'_> {
+        // SAFETY: the frame stays the consumer's until `head` passes it, which this lease prevents,
+        // and no one else writes it.
+        unsafe { self.ring.data(self.place + PAYLOAD_AT, self.payload_bytes) }.into()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = (self.number - leases.first) as usize;
+        leases.queue[index].1 = true;
+        let mut freed = None;
+        while let Some((end, true)) = leases.queue.front().copied() {
+            leases.queue.pop_front();
+            leases.first += 1;
+            freed = Some(end);
+        }
+        if let Some(end) = freed {
+            self.ring.store(HEAD, end);
+        }
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "message {} of {} bytes", self.number, self.payload_bytes)
+    }
+}
