@@ -45,7 +45,7 @@ lint: .venv/native ## Check formats, lints and types
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/mypy --strict python/isobit
-	$(BIN)/mypy --strict conftest.py $(wildcard examples/digits/*.py tests/*.py)
+	$(BIN)/mypy --strict conftest.py $(wildcard examples/*.py examples/digits/*.py tests/*.py)
 	$(BIN)/python -m pytest -q tests/test_tidy.py
 
 bench: ## Measure the kernels against memcpy, as ratios in one run

@@ -18,7 +18,7 @@ import isobit
 import numpy as np
 from data import LEAVES, SEED, Digits, Floats, leaf_images, load
 from network import evaluate, gradient_and_loss, initial_weights
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 from usual import mean_of_leaves
 
 # High, near the edge of stability, where large models are trained too: there a difference in the last bit grows.
