@@ -54,3 +54,14 @@ def test_experts_get_uneven_numbers_of_tokens() -> None:
     rows = [int(number) for number in re.findall(r"they got (\d+) rows", output)]
     assert sum(rows) == 480
     assert len(set(rows)) == 4
+
+
+def test_sequence_parallelism_on_gives_the_bits_of_off_on_any_number_of_ranks() -> None:
+    on = digests("sequence_parallel.py", "--steps=10", ranks=(1, 2, 3, 5))
+    off = digests("sequence_parallel.py", "--steps=10", "--off", ranks=(1, 3))
+    assert len(on | off) == 1
+
+
+def test_sequence_parallelism_splits_the_work_on_positions() -> None:
+    (output,) = outputs("sequence_parallel.py", "--steps=1", ranks=(4,))
+    assert output.count("norms and dropout for 12 of 48 positions") == 4
