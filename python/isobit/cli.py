@@ -1,7 +1,8 @@
-"""The command line: `isobit run -n N script.py args...`."""
+"""The command line: `isobit run -n N script.py args...`, `isobit verify`."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 USAGE = """\
 usage: isobit run -n N [--timeout SECONDS] script.py [arguments...]
        isobit run -n N [--timeout SECONDS] -m module [arguments...]
+       isobit verify [--quick] [--peers [--plot FILE]]
        isobit --version
 
 run starts N ranks of a Python program on this host. Each line of output begins with its rank. One Ctrl-C
@@ -18,6 +20,13 @@ of the signal that ended it).
   -n N               how many ranks
   --timeout SECONDS  end the run, with status 124, when it takes longer
   -m module          run a module as a script, as in python -m
+
+verify checks the promise on this machine: every operation, dtype, order and world size, over every transport, bit
+for bit against the reference. Its exit status is 1 if a bit is wrong, and it shows the first one.
+
+  --quick      fewer combinations: seconds, not minutes
+  --peers      show what Gloo and MPI, where installed, make of the same numbers
+  --plot FILE  and draw it
 """
 
 RANKS_MAX = 1024
@@ -33,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["run"]:
             return _run(words[1:])
+        if words[:1] == ["verify"]:
+            return _verify(words[1:])
         if words in (["--version"], ["-V"]):
             from isobit import __version__
 
@@ -81,6 +92,34 @@ def _run(words: list[str]) -> int:
 
     # Unbuffered, so that a rank's last words before a crash are not lost.
     return Run(ranks, [sys.executable, "-u", *module, *words], timeout).run()
+
+
+def _verify(words: list[str]) -> int:
+    quick = peers = False
+    plot: Path | None = None
+    while words:
+        option, given, value = words.pop(0).partition("=")
+        if option in ("-h", "--help"):
+            print(USAGE, end="")
+            return 0
+        if option == "--plot":
+            if not given and not words:
+                raise UsageError("--plot needs the name of a file")
+            plot = Path(value if given else words.pop(0))
+        elif option == "--quick" and not given:
+            quick = True
+        elif option == "--peers" and not given:
+            peers = True
+        else:
+            raise UsageError(f"verify has no option {option + given + value!r}: try isobit verify --help")
+    if plot is not None and not peers:
+        raise UsageError("--plot draws what --peers shows: give both")
+    if missing := [name for name in ("ml_dtypes", "xxhash") if importlib.util.find_spec(name) is None]:
+        raise UsageError(f"verify needs the reference, and so {' and '.join(missing)}: pip install 'isobit[reference]'")
+
+    from isobit.verify.command import main as verify
+
+    return verify(quick, peers, plot)
 
 
 def _ranks(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,7 +14,18 @@ from pathlib import Path
 
 from isobit.verify import groups, report, truths
 from isobit.verify.cases import WORLD_SIZES, cases
+from isobit.verify.peers import compare
 from isobit.verify.ranks import PLAN, TRUTHS, Plant
+
+
+def main(quick: bool, peers: bool, plot: Path | None) -> int:
+    """The command; returns its exit status."""
+    try:
+        status = verify(quick)
+        return max(status, compare(plot)) if peers else status
+    except KeyboardInterrupt:
+        # The ranks got the Ctrl-C too, and their launcher has ended them.
+        return 128 + signal.SIGINT
 
 
 def verify(quick: bool, plant: Plant | None = None, world_sizes: Sequence[int] = WORLD_SIZES) -> int:

@@ -97,9 +97,14 @@ def main(words: Sequence[str]) -> int:
 
 def _everyday(stream: int, count: int) -> Floats:
     words = random_words(stream, count)
-    sign, exponent, mantissa = words >> np.uint64(63), words % np.uint64(12), words >> np.uint64(30) & np.uint64(0x7FFFFF)
+    sign, exponent, mantissa = (
+        words >> np.uint64(63),
+        words % np.uint64(12),
+        words >> np.uint64(30) & np.uint64(0x7FFFFF),
+    )
     bits = sign << np.uint64(31) | (exponent + np.uint64(115)) << np.uint64(23) | mantissa
-    return bits.astype(np.uint32).view(np.float32)
+    values: Floats = bits.astype(np.uint32).view(np.float32)
+    return values
 
 
 def _local_sum(leaves: Mapping[int, Floats]) -> Floats:

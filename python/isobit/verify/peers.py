@@ -19,7 +19,7 @@ import numpy as np
 from isobit.reference.dtype import Dtype
 from isobit.reference.op import Order, ReduceOp
 from isobit.verify.cases import Reduction
-from isobit.verify.contenders import BUCKETS, LEAVES, SIZES, WATCHED, WORLD_SIZES, Cell, leaf, watched
+from isobit.verify.contenders import LEAVES, SIZES, WATCHED, WORLD_SIZES, Cell, leaf, watched
 from isobit.verify.groups import GroupError, follow, launcher
 from isobit.verify.report import Progress
 

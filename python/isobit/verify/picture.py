@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.colors
 import numpy as np
 
 from isobit.verify.contenders import WATCHED, Cell
@@ -15,8 +16,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-#: Light to dark in blue, which tells colour-blind readers and a black-and-white print the same.
-COLOURS = "Blues"
+#: Light to dark in one colour, which tells colour-blind readers and a black-and-white print the same.
+COLOURS = mpl.colors.ListedColormap(mpl.colormaps["Blues"](np.linspace(0.1, 0.95, 256)))
 
 
 def draw(path: Path, comparison: Comparison) -> None:
@@ -24,16 +25,17 @@ def draw(path: Path, comparison: Comparison) -> None:
     plt.rcParams.update({"font.size": 11})
     libraries = comparison.libraries
     figure, panels = plt.subplots(
-        1, len(libraries), figsize=(1.5 + 4.6 * len(libraries), 5.4), sharey=True, layout="constrained", squeeze=False
+        1, len(libraries), figsize=(2.5 + 4.6 * len(libraries), 5.6), sharey=True, layout="constrained", squeeze=False
     )
     for axes, library in zip(panels[0], libraries, strict=True):
         image = _panel(axes, comparison, library)
-    panels[0][0].set_ylabel("elements of the message, and in how many buckets")
+    panels[0][0].set_ylabel("elements of the message / buckets")
     bar = figure.colorbar(image, ax=panels[0], shrink=0.8, pad=0.02)
-    bar.set_label("sums that differ from the library's own on 1 rank")
+    bar.set_label("sums that are not the bits\nof the same library on 1 rank")
     bar.ax.yaxis.set_major_formatter("{x:.0f} %")
     figure.suptitle(
-        f"The same {WATCHED:,} sums on every world size, message size and bucket. Equal numbers: equal bits",
+        f"The same {WATCHED:,} sums on every world size, message size\n"
+        "and number of buckets. Equal numbers: equal bits",
         x=0.01,
         ha="left",
     )
@@ -44,13 +46,11 @@ def draw(path: Path, comparison: Comparison) -> None:
 def _panel(axes: Axes, comparison: Comparison, library: Results) -> AxesImage:
     rows = sorted({(cell.size, cell.buckets) for cell in library.cells})
     columns = sorted({cell.world_size for cell in library.cells})
-    share = np.array(
-        [[100 * comparison.differing(library, Cell(*row, n)) / WATCHED for n in columns] for row in rows]
-    )
+    share = np.array([[100 * comparison.differing(library, Cell(*row, n)) / WATCHED for n in columns] for row in rows])
     image = axes.imshow(share, cmap=COLOURS, vmin=0, vmax=100, aspect="auto")
     for (row, column), value in np.ndenumerate(share):
         number = comparison.numbers[library.cells[Cell(*rows[row], columns[column])]]
-        axes.text(column, row, str(number), ha="center", va="center", color="white" if value > 55 else "black")
+        axes.text(column, row, f"#{number}", ha="center", va="center", color="white" if value > 55 else "black")
     axes.set_xticks(range(len(columns)), [str(n) for n in columns])
     axes.set_yticks(range(len(rows)), [f"{size:,} / {buckets}" for size, buckets in rows])
     axes.set_xlabel("ranks")

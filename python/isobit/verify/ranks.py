@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
@@ -118,7 +117,7 @@ def find(
             break
         line.cases += 1
         if found is not None:
-            digests.setdefault(name, xxhash.xxh3_64()).update(memoryview(found.view(np.uint8)))
+            digests.setdefault(name, xxhash.xxh3_64()).update(found.tobytes())
         if apart is not None:
             line.wrong += 1
             dtype = case.dtype if case.reduction is None else case.reduction.out_dtype or case.dtype
