@@ -7,13 +7,20 @@
 mod communicator;
 mod error;
 mod executor;
+mod json;
 mod link;
 mod progress;
+mod recorder;
+mod site;
+mod trace;
 pub mod transport;
 
 pub use communicator::{AbortHandle, Accumulator, Call, Communicator, Reduction, TIMEOUT_DEFAULT};
 pub use error::{Error, ErrorKind};
+pub use isobit_core::wire;
 pub use isobit_core::{Contract, ContractError, ContractSpec, Dtype, Order, Rank, ReduceOp, law};
 pub use isobit_sys::{Memory, ReadSpan, WriteSpan};
 pub use progress::{Job, Progress, Work};
+pub use recorder::{FlightRecorder, OPERATIONS_KEPT, OperationRecord, OperationState, flight_recorders};
+pub use site::Site;
 pub use transport::shm::{ShmConfig, ShmOptions};

@@ -5,6 +5,7 @@ use std::time::Instant;
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Header};
 use isobit_sys::ReadSpan;
+use isobit_sys::os::sites::Sites;
 
 use crate::transport::memory::{self, MemoryFrame, MemoryTransport};
 use crate::transport::shm::{self, ShmConfig, ShmFrame, ShmOptions, ShmTransport};
@@ -140,6 +141,10 @@ impl Transport for Link {
 
     fn last_break(&self) -> Option<Break> {
         each!(self, link => link.last_break())
+    }
+
+    fn sites(&self) -> &Sites {
+        each!(self, link => link.sites())
     }
 
     fn abort(&mut self, reason: &[u8]) {

@@ -3,6 +3,7 @@
 //! The engine says what may happen next, the executor holds the data, the transport moves messages.
 //! This loop only carries word between them; nothing here can reach a value.
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
@@ -12,11 +13,13 @@ use isobit_core::wire::{Channel, Header};
 
 use super::abort::AbortHandle;
 use super::failure::Failure;
-use super::notice::{History, is_notice};
+use super::notice::{is_notice, judge};
 use super::operation::Operation;
 use super::peer::{Early, Flight, Peer};
 use crate::executor::{CpuExecutor, Message};
 use crate::link::{Link, LinkFrame};
+use crate::recorder::FlightRecorder;
+use crate::trace::{self, Ranks, Step, Trace};
 use crate::transport::{Frame, Transport, TransportError};
 
 /// How often a waiting call asks whether it should stop.
@@ -30,7 +33,8 @@ const NOTICE_AFTER: u32 = 2;
 pub(crate) struct Exchange<'r, 'a> {
     pub(crate) link: &'r mut Link,
     pub(crate) peers: &'r mut [Peer],
-    pub(crate) history: &'r History,
+    pub(crate) recorder: &'r FlightRecorder,
+    pub(crate) trace: Option<&'r mut Trace>,
     pub(crate) program: &'r Program,
     pub(crate) engine: &'r mut Engine,
     pub(crate) executor: CpuExecutor<'a, LinkFrame>,
@@ -106,12 +110,16 @@ impl Exchange<'_, '_> {
                     _ => unreachable!("the engine names steps by what they do"),
                 },
                 Effect::Reduce(step) | Effect::Copy(step) => {
+                    let start = trace::begin(self.trace.as_deref());
                     match &self.program.steps[step as usize].action {
                         Action::Reduce { inputs, target, out } => {
                             self.executor.reduce(inputs, *target, *out)?
                         }
                         Action::Copy { src, dst, content } => self.executor.copy(*src, *dst, *content)?,
                         _ => unreachable!("the engine names steps by what they do"),
+                    }
+                    if let Some(start) = start {
+                        self.trace_work(step, start);
                     }
                     self.engine.on_event(Event::Completed(step));
                 }
@@ -160,9 +168,13 @@ impl Exchange<'_, '_> {
         };
         let header = self.header(rank, self.operation.channel, self.engine.message(step));
         let payload = self.executor.read(*src, *content);
+        let start = trace::begin(self.trace.as_deref());
         let Some(number) = self.link.try_send(rank, header.channel, &header, payload)? else {
             return Ok(false);
         };
+        if let (Some(start), Some(trace)) = (start, &mut self.trace) {
+            trace.step(Step::Send(rank), start, payload.len());
+        }
         self.peers[rank as usize].flights.push_back(Flight { step, number, header });
         Ok(true)
     }
@@ -171,6 +183,7 @@ impl Exchange<'_, '_> {
         let Action::Recv { dst, content, .. } = self.program.steps[step as usize].action else {
             unreachable!("only receives are queued as incoming")
         };
+        let start = trace::begin(self.trace.as_deref());
         let Some((header, message)) = self.next_message(rank)? else { return Ok(false) };
         let bytes = dst.len * self.executor.element_bytes(content) as u64;
         let bytes = u32::try_from(bytes).expect("schedules keep messages under the payload limit");
@@ -178,6 +191,9 @@ impl Exchange<'_, '_> {
         match dst.buf {
             Buf::View(view) => self.executor.bind(view, message),
             _ => self.executor.store(message, dst, content)?,
+        }
+        if let (Some(start), Some(trace)) = (start, &mut self.trace) {
+            trace.step(Step::Recv(rank), start, bytes as usize);
         }
         self.engine.on_event(Event::Completed(step));
         Ok(true)
@@ -251,7 +267,7 @@ impl Exchange<'_, '_> {
                 self.put_aside(rank, Channel::PointToPoint, &frame)?;
             }
             if let Some(notice) = self.peers[at].notice {
-                self.history.judge(rank, &notice)?;
+                judge(self.recorder, rank, &notice)?;
             }
         }
         Ok(())
@@ -281,6 +297,12 @@ impl Exchange<'_, '_> {
         if now >= waiting.next {
             waiting.next = now + INTERRUPT_EVERY;
             waiting.intervals += 1;
+            if let Some((waited_ns, awaited)) = self.waited() {
+                self.recorder.waits(waited_ns, Some(awaited));
+            }
+            if let Some(trace) = &mut self.trace {
+                trace.idle();
+            }
             if let Some(reason) = self.abort.wanted() {
                 return Err(Failure::Aborted(reason));
             }
@@ -291,8 +313,43 @@ impl Exchange<'_, '_> {
                 self.send_notices()?;
             }
         }
-        self.link.wait(waiting.deadline.min(waiting.next))?;
-        Ok(())
+        let waited = self.link.wait(waiting.deadline.min(waiting.next));
+        self.note_wait(now);
+        Ok(waited?)
+    }
+
+    /// Takes note that the call has waited since `start`, for those who had something left to do.
+    fn note_wait(&mut self, start: Instant) {
+        let waited_ns = start.elapsed().as_nanos() as u64;
+        let awaited = (0..).zip(&*self.peers).filter(|(_, peer)| peer.is_awaited()).map(|(rank, _)| rank);
+        if let Some(trace) = &mut self.trace
+            && let Some(ranks) = Ranks::of(awaited)
+        {
+            trace.step(Step::Wait(ranks), start, 0);
+        }
+        for peer in self.peers.iter_mut().filter(|peer| peer.is_awaited()) {
+            peer.waited_ns += waited_ns;
+        }
+    }
+
+    /// For how long the call has waited for the rank that it waited for longest.
+    pub(crate) fn waited(&self) -> Option<(u64, Rank)> {
+        let longest = (0..).zip(&*self.peers).max_by_key(|(rank, peer)| (peer.waited_ns, Reverse(*rank)));
+        longest.map(|(rank, peer)| (peer.waited_ns, rank)).filter(|(waited_ns, _)| *waited_ns > 0)
+    }
+
+    #[cold]
+    fn trace_work(&mut self, step: StepIndex, start: Instant) {
+        let Some(trace) = &mut self.trace else { return };
+        let bytes = |len: u64, content| len as usize * self.executor.element_bytes(content);
+        match &self.program.steps[step as usize].action {
+            Action::Reduce { inputs, .. } => {
+                let read = inputs.iter().map(|input| bytes(input.region.len, input.content)).sum();
+                trace.step(Step::Reduce, start, read);
+            }
+            Action::Copy { src, content, .. } => trace.step(Step::Copy, start, bytes(src.len, *content)),
+            Action::Send { .. } | Action::Recv { .. } => {}
+        }
     }
 
     fn send_notices(&mut self) -> Result<(), Failure> {

@@ -13,12 +13,14 @@ mod peer;
 mod plans;
 mod reason;
 mod signature;
+mod sites;
 
 use std::time::Duration;
 
 use isobit_core::schedule::{Limits, Topology};
 use isobit_core::wire::{Channel, Collective, Descriptor};
 use isobit_core::{Rank, digest};
+use isobit_sys::os::sites::SITES_MAX;
 use isobit_sys::{ReadSpan, WriteSpan};
 
 pub use abort::AbortHandle;
@@ -29,11 +31,13 @@ pub use operation::Call;
 use crate::error::{Error, ErrorKind};
 use crate::executor::CpuExecutor;
 use crate::link::Link;
+use crate::recorder::{FlightRecorder, OperationRecord, OperationState, Owner, dump_if_asked};
+use crate::site::Site;
+use crate::trace::Trace;
 use crate::transport::shm::ShmConfig;
 use crate::transport::{Transport, memory, shm};
 use exchange::Exchange;
 use failure::{Failure, Place};
-use notice::History;
 use operation::Operation;
 use peer::Peer;
 use plans::{NoPlan, Plans};
@@ -52,7 +56,11 @@ pub struct Communicator {
     link: Link,
     peers: Vec<Peer>,
     plans: Plans,
-    history: History,
+    recorder: FlightRecorder,
+    trace: Option<Box<Trace>>,
+    site: Site,
+    /// By number, the sites whose names the others can read.
+    named: [bool; SITES_MAX as usize + 1],
     epoch: u32,
     sequence: u64,
     sends: Vec<u64>,
@@ -91,6 +99,7 @@ impl Communicator {
     fn over(link: Link) -> Communicator {
         let (rank, world_size) = (link.rank(), link.world_size());
         let capabilities = link.capabilities();
+        let owner = Owner { rank, world_size, group: link.group(), transport: capabilities.name };
         let limits = Limits {
             chunk_bytes: capabilities.payload_bytes_max as u64,
             window_bytes: capabilities.window_bytes as u64,
@@ -99,7 +108,10 @@ impl Communicator {
             link,
             peers: (0..world_size).map(|_| Peer::default()).collect(),
             plans: Plans::new(Topology::single_node(world_size), rank, limits),
-            history: History::default(),
+            trace: Trace::open(&owner),
+            recorder: FlightRecorder::new(owner),
+            site: Site::UNKNOWN,
+            named: [false; SITES_MAX as usize + 1],
             epoch: 0,
             sequence: 0,
             sends: vec![0; world_size as usize],
@@ -196,7 +208,8 @@ impl Communicator {
     /// `error` as the reason, instead of waiting for this one. The group goes on with the next call.
     pub fn refuse(&mut self, error: &Error) {
         if self.ended.is_none() {
-            self.start_afresh(self.sequence, Some(error));
+            let message = error.message.clone() + &self.own_whereabouts();
+            self.start_afresh(self.sequence, Some(&Error { message, ..error.clone() }));
         }
     }
 
@@ -220,9 +233,23 @@ impl Communicator {
         self.sequence = 0;
         self.sends.fill(0);
         self.receives.fill(0);
-        self.history = History::default();
         for peer in &mut self.peers {
             peer.enter(self.epoch);
+        }
+    }
+
+    /// Notes how the operation under way ended.
+    fn ended_operation(&mut self, waited: Option<(u64, Rank)>, failed: Option<ErrorKind>) {
+        if let Some((waited_ns, awaited)) = waited {
+            self.recorder.waits(waited_ns, Some(awaited));
+        }
+        self.recorder.end(failed);
+        if let Some(trace) = &mut self.trace {
+            trace.ended(failed);
+        }
+        match failed {
+            None => self.link.sites().done(),
+            Some(kind) => dump_if_asked(&self.recorder, kind),
         }
     }
 
@@ -263,16 +290,36 @@ impl Communicator {
         };
         let sequence = std::mem::replace(counter, *counter + 1);
         let channel = if receiver.is_some() { Channel::PointToPoint } else { Channel::Collective };
-        if channel == Channel::Collective {
-            self.history.note(sequence, descriptor);
-        }
+        let peer = receiver.map(|to| if to == self.link.rank() { root.unwrap_or(to) } else { to });
         let operation = Operation { descriptor, channel, sequence, collective: next, tag, pairs };
+        let given: usize = parts.iter().map(|part| part.len()).sum();
+        let record = OperationRecord {
+            descriptor,
+            epoch: self.epoch,
+            sequence,
+            channel,
+            peer,
+            tag,
+            bytes: given.max(out.len()) as u64,
+            site: self.site,
+            state: OperationState::Started,
+            start_ns: 0,
+            end_ns: None,
+            waited_ns: 0,
+            awaited: None,
+        };
+        sites::announce(&self.link, self.site, &mut self.named, &record);
+        self.recorder.begin(record);
+        if let Some(trace) = &mut self.trace {
+            trace.operation(&record);
+        }
         plan.engine.reset();
         let executor = CpuExecutor::new(contract, dtype, parts, out, &plan.slots, plan.program.views);
         let mut exchange = Exchange {
             link: &mut self.link,
             peers: &mut self.peers,
-            history: &self.history,
+            recorder: &self.recorder,
+            trace: self.trace.as_deref_mut(),
             program: &plan.program,
             engine: &mut plan.engine,
             executor,
@@ -282,16 +329,22 @@ impl Communicator {
             interrupt: call.interrupt,
             abort: &self.abort,
         };
-        exchange.run().map_err(|failure| {
+        let result = exchange.run();
+        let waited = exchange.waited();
+        let result = result.map_err(|failure| {
             let (is_final, told) = (failure.is_final(), matches!(failure, Failure::Broken(_)));
-            let error = failure.at(self.place(Some((&descriptor, sequence))));
+            let whereabouts = self.whereabouts(&failure);
+            let mut error = failure.at(self.place(Some((&descriptor, sequence))));
+            error.message += &whereabouts;
             if is_final {
                 self.end(&error);
             } else {
                 self.start_afresh(next, (!told).then_some(&error));
             }
             error
-        })
+        });
+        self.ended_operation(waited, result.as_ref().err().map(|error| error.kind));
+        result
     }
 }
 

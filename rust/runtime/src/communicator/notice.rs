@@ -5,57 +5,34 @@
 //! doing, on the point-to-point stream, where a collective's descriptor marks it as a notice. Each
 //! rank compares it with its own call of that number, the present one or a past one.
 
-use std::collections::VecDeque;
-
 use isobit_core::Rank;
 use isobit_core::engine::{Expectation, Mismatch};
-use isobit_core::wire::{Channel, Collective, Descriptor, Header};
+use isobit_core::wire::{Channel, Collective, Header};
 
-/// How many past calls a rank remembers.
-const REMEMBERED: usize = 256;
+use crate::recorder::FlightRecorder;
 
-/// The calls that this rank has made.
-#[derive(Default)]
-pub(crate) struct History {
-    calls: VecDeque<(u64, Descriptor)>,
-}
-
-impl History {
-    /// Notes a call of the collective stream.
-    pub(crate) fn note(&mut self, sequence: u64, descriptor: Descriptor) {
-        if self.calls.len() == REMEMBERED {
-            self.calls.pop_front();
-        }
-        self.calls.push_back((sequence, descriptor));
+/// Compares a peer's notice with this rank's call of the same number, if it made one lately.
+pub(crate) fn judge(recorder: &FlightRecorder, peer: Rank, notice: &Header) -> Result<(), Box<Mismatch>> {
+    let Some(mut descriptor) = recorder.collective(notice.epoch, notice.sequence) else {
+        return Ok(());
+    };
+    if descriptor.collective == Collective::AllToAll && notice.descriptor.collective == Collective::AllToAll {
+        descriptor.count = notice.descriptor.count;
     }
-
-    /// Compares a peer's notice with this rank's call of the same number, if it made one lately.
-    pub(crate) fn judge(&self, peer: Rank, notice: &Header) -> Result<(), Box<Mismatch>> {
-        let Some((sequence, mut descriptor)) =
-            self.calls.iter().rev().find(|(sequence, _)| *sequence == notice.sequence).copied()
-        else {
-            return Ok(());
-        };
-        if descriptor.collective == Collective::AllToAll
-            && notice.descriptor.collective == Collective::AllToAll
-        {
-            descriptor.count = notice.descriptor.count;
-        }
-        let expectation = Expectation {
-            group: notice.group,
-            epoch: notice.epoch,
-            incarnation: notice.incarnation,
-            source: peer,
-            destination: notice.destination,
-            channel: Channel::PointToPoint,
-            sequence,
-            message: notice.message,
-            tag: notice.tag,
-            descriptor,
-            payload_bytes: notice.payload_bytes,
-        };
-        expectation.check(notice)
-    }
+    let expectation = Expectation {
+        group: notice.group,
+        epoch: notice.epoch,
+        incarnation: notice.incarnation,
+        source: peer,
+        destination: notice.destination,
+        channel: Channel::PointToPoint,
+        sequence: notice.sequence,
+        message: notice.message,
+        tag: notice.tag,
+        descriptor,
+        payload_bytes: notice.payload_bytes,
+    };
+    expectation.check(notice)
 }
 
 /// Whether a message of the point-to-point stream is a notice.

@@ -39,6 +39,8 @@ pub(crate) struct Peer {
     pub(crate) flights: VecDeque<Flight>,
     pub(crate) incoming: VecDeque<StepIndex>,
     pub(crate) notice: Option<Header>,
+    /// For how long the call has waited for this peer, and perhaps for others.
+    pub(crate) waited_ns: u64,
     collective: Option<Early>,
     kept: VecDeque<Early>,
     kept_bytes: usize,
@@ -50,6 +52,12 @@ impl Peer {
         self.outgoing.clear();
         self.flights.clear();
         self.incoming.clear();
+        self.waited_ns = 0;
+    }
+
+    /// Whether the call needs this peer to do something.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !(self.incoming.is_empty() && self.flights.is_empty() && self.outgoing.is_empty())
     }
 
     /// Forgets what came in epochs before `epoch`.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Header};
 use isobit_sys::ReadSpan;
+use isobit_sys::os::sites::Sites;
 use thiserror::Error;
 
 pub use memory::MemoryTransport;
@@ -211,6 +212,9 @@ pub trait Transport: Send {
 
     /// All about it.
     fn last_break(&self) -> Option<Break>;
+
+    /// Where in their programs the ranks make their calls.
+    fn sites(&self) -> &Sites;
 
     /// Ends the group's work for every rank, with a reason of at most `ABORT_BYTES_MAX` bytes. The
     /// first rank to do so wins; calling it again does nothing.

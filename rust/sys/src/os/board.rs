@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 use super::shared::SharedBytes;
+use super::sites::Sites;
 
 /// The longest reason of an abort.
 pub const ABORT_BYTES_MAX: usize = 8 * 1024;
@@ -41,6 +42,7 @@ const ABORT_RECORD_BYTES: usize = (RECORD_HEAD + ABORT_BYTES_MAX).next_multiple_
 #[derive(Clone, Debug)]
 pub struct Board {
     memory: SharedBytes,
+    sites: Sites,
     rank: u32,
     world_size: u32,
 }
@@ -48,14 +50,24 @@ pub struct Board {
 impl Board {
     /// Bytes of a board for so many ranks.
     pub const fn bytes(world_size: u32) -> usize {
+        Board::sites_at(world_size) + Sites::bytes(world_size)
+    }
+
+    const fn sites_at(world_size: u32) -> usize {
         ABORT_RECORD_BYTES + world_size as usize * RANK_BYTES
+    }
+
+    /// Where in their programs the ranks make their calls.
+    pub fn sites(&self) -> &Sites {
+        &self.sites
     }
 
     /// The board in `memory`, all zero at first, as `rank` sees it; `None` if another process (or
     /// another call) already is that rank.
     pub(crate) fn attach(memory: SharedBytes, rank: u32, world_size: u32) -> Option<Board> {
         assert!(rank < world_size && memory.len() == Board::bytes(world_size), "a board for this group");
-        let board = Board { memory, rank, world_size };
+        let sites = memory.slice(Board::sites_at(world_size), Sites::bytes(world_size));
+        let board = Board { sites: Sites::new(sites, rank, world_size), memory, rank, world_size };
         board.word(rank, ATTACHED).compare_exchange(0, 1, AcqRel, Acquire).ok()?;
         board.word(rank, PROCESS).store(u64::from(std::process::id()), Release);
         Some(board)

@@ -5,6 +5,7 @@ pub mod checksum;
 pub mod ring;
 pub mod segment;
 pub mod shared;
+pub mod sites;
 pub mod socket;
 pub mod wake;
 
@@ -14,6 +15,11 @@ pub fn random() -> std::io::Result<u64> {
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     assert_eq!(filled, bytes.len(), "the kernel gives so few bytes at once");
     Ok(u64::from_le_bytes(bytes))
+}
+
+/// The host's name.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The user whom this process acts for.

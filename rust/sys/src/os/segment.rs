@@ -66,7 +66,9 @@ impl Layout {
         let ranks = self.world_size as usize;
         let pairs = ranks.checked_mul(ranks - 1)?;
         let pair = self.pair_bytes()?;
-        let total = pairs.checked_mul(pair)?.checked_add(ranks.checked_mul(4096)?)?.checked_add(16 * 1024)?;
+        // 64 KiB a rank is more than the board takes of it.
+        let total =
+            pairs.checked_mul(pair)?.checked_add(ranks.checked_mul(64 * 1024)?)?.checked_add(16 * 1024)?;
         // Far below what an address space holds, so that no sum below overflows.
         (total <= 1 << 46).then(|| Board::bytes(self.world_size) + pairs * pair)
     }

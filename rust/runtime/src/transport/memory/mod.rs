@@ -14,6 +14,8 @@ use std::time::Instant;
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, HEADER_BYTES, Header};
 use isobit_sys::os::checksum;
+use isobit_sys::os::shared::SharedBytes;
+use isobit_sys::os::sites::Sites;
 use isobit_sys::{ReadSpan, WriteSpan};
 
 use super::tamper::flip;
@@ -97,9 +99,11 @@ pub fn group_with(world_size: u32, options: MemoryOptions) -> Vec<MemoryTranspor
         incarnations: (0..ranks).map(|rank| RandomState::new().hash_one(rank)).collect(),
         options,
     });
+    let sites = SharedBytes::zeroed(Sites::bytes(world_size));
     (0..world_size)
         .map(|rank| MemoryTransport {
             rank,
+            sites: Sites::new(sites.clone(), rank, world_size),
             shared: Arc::clone(&shared),
             damaged: vec![None; ranks * 2],
             seen: 0,
@@ -111,6 +115,7 @@ pub fn group_with(world_size: u32, options: MemoryOptions) -> Vec<MemoryTranspor
 /// One rank's end of a memory group. Dropping it is a loss for its peers.
 pub struct MemoryTransport {
     rank: Rank,
+    sites: Sites,
     shared: Arc<Shared>,
     /// By (peer, channel): the message that is waited for once more.
     damaged: Vec<Option<MessageNumber>>,
@@ -318,6 +323,10 @@ impl Transport for MemoryTransport {
 
     fn last_break(&self) -> Option<Break> {
         self.shared.lock().broken.clone()
+    }
+
+    fn sites(&self) -> &Sites {
+        &self.sites
     }
 
     fn abort(&mut self, reason: &[u8]) {

@@ -10,6 +10,7 @@ use isobit_core::wire::{Channel, HEADER_BYTES, Header};
 use isobit_sys::ReadSpan;
 use isobit_sys::os::checksum;
 use isobit_sys::os::ring::{self, Consumer, Popped, Producer, RingError};
+use isobit_sys::os::sites::Sites;
 use isobit_sys::os::wake::Sleeper;
 
 use super::bootstrap::Formed;
@@ -329,6 +330,10 @@ impl Transport for ShmTransport {
         let (epoch, sequence) = self.shared.board.broken()?;
         let (rank, reason) = self.shared.board.break_reason();
         Some(Break { rank, epoch, sequence, reason })
+    }
+
+    fn sites(&self) -> &Sites {
+        self.shared.board.sites()
     }
 
     fn abort(&mut self, reason: &[u8]) {

@@ -1,0 +1,110 @@
+//! Where calls were made, for the errors about them.
+//!
+//! Every rank has announced its calls and named their sites before anything could go wrong, so nobody
+//! is asked and nobody is waited for here, and a stopped or dead rank's last call is known as well.
+
+use isobit_core::Rank;
+use isobit_core::wire::{Collective, Descriptor};
+use isobit_sys::os::sites::{Announced, SITES_MAX};
+
+use super::Communicator;
+use super::failure::Failure;
+use crate::link::Link;
+use crate::recorder::{FlightRecorder, OperationRecord};
+use crate::site::Site;
+use crate::transport::{Transport, TransportError};
+
+/// How many awaited ranks a message goes into.
+const RANKS_MAX: usize = 4;
+
+/// Lets the others know what this rank calls and where; `named` are the sites that have their names.
+pub(super) fn announce(
+    link: &Link,
+    site: Site,
+    named: &mut [bool; SITES_MAX as usize + 1],
+    record: &OperationRecord,
+) {
+    let (sites, number) = (link.sites(), site.number());
+    if let Some(named) = named.get_mut(usize::from(number)).filter(|named| !**named) {
+        *named = true;
+        if let Some(name) = site.name() {
+            sites.name(number, &name);
+        }
+    }
+    let OperationRecord { epoch, peer, sequence, .. } = *record;
+    sites.announce(Announced { epoch, peer, sequence, site: number, done: false });
+}
+
+impl Communicator {
+    /// Says where in the caller's program the calls to come are made.
+    ///
+    /// ```
+    /// let mut comm = isobit::Communicator::solo();
+    /// comm.call_from(isobit::Site::here());
+    /// comm.barrier(&mut isobit::Call { shape: &[], timeout: None, interrupt: &mut || false }).unwrap();
+    /// let last = *comm.flight_recorder().records().last().unwrap();
+    /// assert!(last.site.name().unwrap().contains(".rs:"));
+    /// ```
+    pub fn call_from(&mut self, site: Site) {
+        self.site = site;
+    }
+
+    /// The flight recorder of this communicator's operations.
+    pub fn flight_recorder(&self) -> FlightRecorder {
+        self.recorder.clone()
+    }
+
+    /// What to add to the message about a failure: where the calls concerned were made.
+    pub(super) fn whereabouts(&self, failure: &Failure) -> String {
+        let peers: &[Rank] = match failure {
+            Failure::Mismatch(mismatch) => {
+                let ours =
+                    self.site_at(self.rank(), mismatch.peer, &mismatch.our_descriptor, mismatch.our_sequence);
+                let theirs = self.site_at(
+                    mismatch.peer,
+                    self.rank(),
+                    &mismatch.their_descriptor,
+                    mismatch.their_sequence,
+                );
+                return called_at(&[(self.rank(), ours), (mismatch.peer, theirs)]);
+            }
+            Failure::Timeout { awaited, .. } => awaited,
+            Failure::Transport(TransportError::PeerLost { rank, .. }) => std::slice::from_ref(rank),
+            Failure::Transport(TransportError::Corruption { .. })
+            | Failure::Kernel(_)
+            | Failure::Interrupted => &[],
+            // What another rank says has it in it.
+            Failure::Transport(_) | Failure::Broken(_) | Failure::Aborted(_) => return String::new(),
+        };
+        let last = peers.iter().take(RANKS_MAX).map(|rank| self.last_call(*rank));
+        called_at(&[(self.rank(), self.site.name())]) + &last.collect::<String>()
+    }
+
+    /// Where this rank's call was made, as an addition to a message.
+    pub(super) fn own_whereabouts(&self) -> String {
+        called_at(&[(self.rank(), self.site.name())])
+    }
+
+    /// Where `rank` made a call that `other` is concerned with.
+    fn site_at(&self, rank: Rank, other: Rank, descriptor: &Descriptor, sequence: u64) -> Option<String> {
+        let peer = (descriptor.collective == Collective::PointToPoint).then_some(other);
+        let call = Announced { epoch: self.epoch, peer, sequence, site: 0, done: false };
+        self.link.sites().site_of(rank, &call)
+    }
+
+    fn last_call(&self, rank: Rank) -> String {
+        let sites = self.link.sites();
+        let Some(call) = sites.latest(rank) else { return format!("; rank {rank} has made no call yet") };
+        let place = sites.name_of(rank, call.site).map_or(String::new(), |name| format!(" at {name}"));
+        let what = if call.peer.is_some() { "send or recv" } else { "operation" };
+        let state = if call.done { "it has returned from it" } else { "it has not returned from it" };
+        format!("; the last call of rank {rank} was {what} {}{place}, and {state}", call.sequence)
+    }
+}
+
+/// `; called at train.py:12 on rank 0 and at train.py:15 on rank 1`, as far as it is known.
+fn called_at(calls: &[(Rank, Option<String>)]) -> String {
+    let known = calls.iter().filter_map(|(rank, site)| Some(format!("at {} on rank {rank}", site.as_ref()?)));
+    let known: Vec<String> = known.collect();
+    if known.is_empty() { String::new() } else { format!("; called {}", known.join(" and ")) }
+}

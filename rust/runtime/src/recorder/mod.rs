@@ -1,0 +1,269 @@
+//! The flight recorder: the last operations of a communicator, always on.
+//!
+//! An operation costs two looks at the clock and two short locks that nobody else holds; nothing is
+//! allocated and nothing formatted until somebody asks. What is asked for comes from a shared handle,
+//! so that it can be had while the communicator is busy: that is when it is wanted.
+
+mod dump;
+mod registry;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use isobit_core::Rank;
+use isobit_core::wire::{Channel, Descriptor};
+
+use crate::error::ErrorKind;
+use crate::site::Site;
+
+pub(crate) use dump::dump_if_asked;
+pub use registry::flight_recorders;
+
+/// How many operations a communicator remembers.
+pub const OPERATIONS_KEPT: usize = 256;
+
+/// How far an operation has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OperationState {
+    /// It is under way.
+    Started,
+    /// It has succeeded.
+    Completed,
+    /// It has failed.
+    Failed(ErrorKind),
+}
+
+/// One operation, as a rank remembers it. Times are in nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OperationRecord {
+    /// What was called.
+    pub descriptor: Descriptor,
+    /// The epoch.
+    pub epoch: u32,
+    /// Its number: among the collectives of its epoch, or the messages from one rank to another.
+    pub sequence: u64,
+    /// Collective, or send and receive.
+    pub channel: Channel,
+    /// Whom a send went to or a receive came from.
+    pub peer: Option<Rank>,
+    /// The tag of a send or receive.
+    pub tag: u64,
+    /// The bytes of this rank's tensors: what it gives or what it gets, whichever is more.
+    pub bytes: u64,
+    /// Where it was called.
+    pub site: Site,
+    /// How far it has come.
+    pub state: OperationState,
+    /// When it began.
+    pub start_ns: u64,
+    /// When it ended.
+    pub end_ns: Option<u64>,
+    /// For how long it had nothing to do but wait.
+    pub waited_ns: u64,
+    /// The rank that it waited for longest.
+    pub awaited: Option<Rank>,
+}
+
+/// Who records.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub(crate) rank: Rank,
+    pub(crate) world_size: u32,
+    pub(crate) group: u64,
+    pub(crate) transport: &'static str,
+}
+
+/// A handle on a communicator's flight recorder, which may be read at any time, from any thread.
+#[derive(Clone, Debug)]
+pub struct FlightRecorder(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    owner: Owner,
+    process: u32,
+    clock: Clock,
+    ring: Mutex<Ring>,
+}
+
+/// Maps the monotonic clock to the time of day, as it was when the communicator was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+    start_ns: u64,
+}
+
+#[derive(Debug)]
+struct Ring {
+    /// Full from its start; where it is longest, the next operation takes the place of the oldest.
+    records: Vec<OperationRecord>,
+    count: u64,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Clock {
+        let (start, since) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH));
+        Clock { start, start_ns: since.map_or(0, |since| since.as_nanos() as u64) }
+    }
+
+    pub(crate) fn ns(&self, at: Instant) -> u64 {
+        self.start_ns + at.saturating_duration_since(self.start).as_nanos() as u64
+    }
+}
+
+impl Ring {
+    fn place(number: u64) -> usize {
+        (number % OPERATIONS_KEPT as u64) as usize
+    }
+
+    fn latest(&mut self) -> Option<&mut OperationRecord> {
+        self.records.get_mut(Ring::place(self.count.checked_sub(1)?))
+    }
+
+    /// From the oldest to the latest.
+    fn iter(&self) -> impl DoubleEndedIterator<Item = &OperationRecord> {
+        let (newer, older) = self.records.split_at(match self.records.len() {
+            OPERATIONS_KEPT => Ring::place(self.count),
+            _ => 0,
+        });
+        older.iter().chain(newer)
+    }
+}
+
+impl FlightRecorder {
+    pub(crate) fn new(owner: Owner) -> FlightRecorder {
+        let ring = Mutex::new(Ring { records: Vec::with_capacity(OPERATIONS_KEPT), count: 0 });
+        let recorder = FlightRecorder(Arc::new(Shared {
+            owner,
+            process: std::process::id(),
+            clock: Clock::new(),
+            ring,
+        }));
+        registry::add(&recorder);
+        recorder
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // A record is written whole, so a panic elsewhere spoils nothing.
+        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that an operation begins. The times and the state are filled in.
+    pub(crate) fn begin(&self, mut record: OperationRecord) {
+        record.start_ns = self.0.clock.ns(Instant::now());
+        let mut ring = self.ring();
+        let place = Ring::place(ring.count);
+        ring.count += 1;
+        match ring.records.get_mut(place) {
+            Some(oldest) => *oldest = record,
+            None => ring.records.push(record),
+        }
+    }
+
+    /// Notes for whom the operation under way waits.
+    pub(crate) fn waits(&self, waited_ns: u64, awaited: Option<Rank>) {
+        if let Some(latest) = self.ring().latest() {
+            (latest.waited_ns, latest.awaited) = (waited_ns, awaited);
+        }
+    }
+
+    /// Notes how the operation under way ended.
+    pub(crate) fn end(&self, failed: Option<ErrorKind>) {
+        let end_ns = self.0.clock.ns(Instant::now());
+        if let Some(latest) = self.ring().latest() {
+            latest.end_ns = Some(end_ns);
+            latest.state = failed.map_or(OperationState::Completed, OperationState::Failed);
+        }
+    }
+
+    /// What this rank called as collective number `sequence` of `epoch`, if it did so lately.
+    pub(crate) fn collective(&self, epoch: u32, sequence: u64) -> Option<Descriptor> {
+        let is_it = |record: &&OperationRecord| {
+            (record.channel, record.epoch, record.sequence) == (Channel::Collective, epoch, sequence)
+        };
+        self.ring().iter().rev().find(is_it).map(|record| record.descriptor)
+    }
+
+    /// The last operations, the latest at the end.
+    pub fn records(&self) -> Vec<OperationRecord> {
+        self.ring().iter().copied().collect()
+    }
+
+    /// How many operations there have been.
+    pub fn count(&self) -> u64 {
+        self.ring().count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isobit_core::Dtype;
+    use isobit_core::wire::Collective;
+
+    pub(super) fn owner() -> Owner {
+        Owner { rank: 1, world_size: 3, group: 0xabc, transport: "memory" }
+    }
+
+    pub(super) fn record(sequence: u64) -> OperationRecord {
+        let descriptor = Descriptor {
+            collective: Collective::Broadcast,
+            contract: None,
+            dtype: Dtype::F32,
+            root: Some(0),
+            count: 10 + sequence,
+            shape: 0,
+            layout: 0,
+        };
+        OperationRecord {
+            descriptor,
+            epoch: 0,
+            sequence,
+            channel: Channel::Collective,
+            peer: None,
+            tag: 0,
+            bytes: 40,
+            site: Site::UNKNOWN,
+            state: OperationState::Started,
+            start_ns: 0,
+            end_ns: None,
+            waited_ns: 0,
+            awaited: None,
+        }
+    }
+
+    #[test]
+    fn the_last_operations_are_kept_in_their_order_and_no_more() {
+        let recorder = FlightRecorder::new(owner());
+        for count in 1..=3 * OPERATIONS_KEPT as u64 + 5 {
+            recorder.begin(record(count - 1));
+            recorder.end(None);
+            let kept: Vec<u64> = recorder.records().iter().map(|record| record.sequence).collect();
+            let expected: Vec<u64> = (count.saturating_sub(OPERATIONS_KEPT as u64)..count).collect();
+            assert_eq!(kept, expected);
+        }
+    }
+
+    #[test]
+    fn an_operation_shows_how_it_went_while_it_goes_on() {
+        let recorder = FlightRecorder::new(owner());
+        recorder.begin(record(0));
+        let latest = || *recorder.records().last().unwrap();
+        assert_eq!((latest().state, latest().end_ns), (OperationState::Started, None));
+        recorder.waits(70, Some(2));
+        assert_eq!((latest().waited_ns, latest().awaited), (70, Some(2)));
+        recorder.end(Some(ErrorKind::Timeout));
+        assert_eq!(latest().state, OperationState::Failed(ErrorKind::Timeout));
+        assert!(latest().end_ns.unwrap() >= latest().start_ns && latest().start_ns > 0);
+    }
+
+    #[test]
+    fn a_past_collective_is_found_by_its_epoch_and_number() {
+        let recorder = FlightRecorder::new(owner());
+        recorder.begin(record(4));
+        recorder.begin(OperationRecord { channel: Channel::PointToPoint, ..record(5) });
+        recorder.begin(OperationRecord { epoch: 1, ..record(6) });
+        assert_eq!(recorder.collective(0, 4), Some(record(4).descriptor));
+        assert_eq!(recorder.collective(0, 5), None, "that was a send");
+        assert_eq!(recorder.collective(0, 6), None, "that was in another epoch");
+    }
+}
