@@ -4,6 +4,8 @@ mod abort;
 mod accumulate;
 mod arguments;
 mod collectives;
+#[cfg(test)]
+mod damage_tests;
 mod exchange;
 mod failure;
 mod groups;
