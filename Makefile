@@ -11,7 +11,7 @@ RUST := $(shell find rust -name '*.rs' -o -name '*.toml')
 PYTHON_CODE := conftest.py python examples tests $(wildcard benches)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint bench wheel clean
+.PHONY: help demo test test-rust test-python mutations mutations-sample lint bench wheel clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,13 +39,19 @@ test-rust:
 test-python: .venv/native
 	$(BIN)/python -m pytest
 
+mutations: .venv/native ## Break the library in every known way: a test must notice each (some minutes)
+	$(BIN)/python tests/mutations/run.py
+
+mutations-sample: .venv/native ## The same, with four of the cheap ones; SEED= picks them
+	$(BIN)/python tests/mutations/run.py --sample 4 $(if $(SEED),--seed $(SEED))
+
 lint: .venv/native ## Check formats, lints and types
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/mypy --strict python/isobit
-	$(BIN)/mypy --strict conftest.py $(wildcard examples/*.py examples/digits/*.py tests/*.py)
+	$(BIN)/mypy --strict conftest.py $(wildcard examples/*.py examples/digits/*.py tests/*.py tests/mutations/*.py)
 	$(BIN)/python -m pytest -q tests/test_tidy.py
 
 bench: ## Measure the kernels against memcpy, as ratios in one run

@@ -22,27 +22,19 @@ def test_every_mutation_has_its_own_name() -> None:
     assert sorted(set(names)) == sorted(names)
 
 
-def _mutation(**changed: str) -> Mutation:
-    usual = {
-        "name": "example",
-        "breaks": "one is one",
-        "file": "python/thing.py",
-        "old": "1",
-        "new": "2",
-        "test": "tests/test_thing.py::test_one",
-    }
-    return Mutation(**{**usual, **changed})
+def _mutation(old: str = "1", new: str = "2", test: str = "test_one") -> Mutation:
+    return Mutation("example", "one is one", "python/thing.py", old, new, f"tests/test_thing.py::{test}")
 
 
 @pytest.mark.parametrize(
     ("mutation", "verdict", "detail"),
     [
         (_mutation(), FOUND, "tests/test_thing.py::test_one"),
-        (_mutation(test="tests/test_thing.py::test_nothing"), SURVIVED, "passes"),
+        (_mutation(test="test_nothing"), SURVIVED, "passes"),
         (_mutation(old="3"), STALE, "not exactly one place"),
-        (_mutation(old="e"), STALE, "not exactly one place"),
+        (_mutation(old="E"), STALE, "not exactly one place"),
         (_mutation(new="1 +"), BROKEN, "SyntaxError"),
-        (_mutation(test="tests/test_thing.py::test_that_is_not_there"), BROKEN, "not found"),
+        (_mutation(test="test_that_is_not_there"), BROKEN, "not found"),
     ],
     ids=["found", "survived", "gone", "twice", "no-code", "no-test"],
 )

@@ -168,7 +168,9 @@ class Workshop:
     def _pytest(self, tests: Sequence[str], limit: float) -> Outcome:
         options = ["-q", "--tb=line", "-rf", "-p", "no:cacheprovider"]
         status, output = self._run([sys.executable, "-m", "pytest", *options, *tests], limit)
-        failed = sorted({match[1] for match in re.finditer(r"^FAILED (\S+?)(?:\[.*)?(?: - .*)?$", output, re.MULTILINE)})
+        failed = sorted(
+            {match[1] for match in re.finditer(r"^FAILED (\S+?)(?:\[.*)?(?: - .*)?$", output, re.MULTILINE)}
+        )
         return _outcome(status, output, failed, passed=status == 0, said_so=status == 1)
 
     def _cargo(self, tests: Sequence[str], limit: float) -> Outcome:
@@ -186,7 +188,9 @@ class Workshop:
         ran = re.search(r"^running [1-9]", output, re.MULTILINE) is not None
         # A test process that dies of a signal names nobody.
         said_so = status not in (None, 0) and (bool(failed) or "signal:" in output)
-        return _outcome(status, output, failed or ["the test process died"], passed=status == 0 and ran, said_so=said_so)
+        return _outcome(
+            status, output, failed or ["the test process died"], passed=status == 0 and ran, said_so=said_so
+        )
 
 
 def _outcome(status: int | None, output: str, failed: list[str], *, passed: bool, said_so: bool) -> Outcome:
@@ -283,10 +287,12 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     mutations = load(ROOT / LIST)
     if arguments.list:
-        for mutation in mutations:
-            print(f"{mutation.name}\n    breaks: {mutation.breaks}\n    file:   {mutation.file}\n    test:   {mutation.test}")
+        for one in mutations:
+            print(f"{one.name}\n    breaks: {one.breaks}\n    file:   {one.file}\n    test:   {one.test}")
         return 0
     mutations = chosen(mutations, arguments)
+    # So that whoever ends this ends what it has started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     arguments.work.mkdir(parents=True, exist_ok=True)
     with (arguments.work / "lock").open("w") as lock:
         try:

@@ -118,7 +118,9 @@ fn a_zero_sum_is_plus_zero_unless_every_leaf_is_minus_zero() {
             assert_eq!(of_f32(&contract, &leaves).to_bits(), zero, "{contract} of {leaves:?}");
         }
     }
-    assert_eq!(of_f32(&exact(Mean, 2, Dtype::F32), &[-0.0, -0.0]).to_bits(), (-0f32).to_bits());
+    for contract in [tree(Sum, 2, Dtype::F32), exact(Sum, 2, Dtype::F32), exact(Mean, 2, Dtype::F32)] {
+        assert_eq!(of_f32(&contract, &[-0.0, -0.0]).to_bits(), (-0f32).to_bits(), "{contract}");
+    }
 }
 
 #[test]
@@ -236,6 +238,9 @@ fn a_mean_divides_by_the_contracts_divisor_and_by_nothing_else() {
         assert_eq!(by(Some(10)), 0.7);
         assert_eq!(by(Some(1 << 63)), 7.0 / 2f64.powi(63));
     }
+    let narrow = ContractSpec { accumulate: Some(Dtype::F32), ..spec(Mean, 3, Dtype::F32) };
+    let by_ten = Contract::new(ContractSpec { divisor: Some(10), ..narrow }).unwrap();
+    assert_eq!(of_f32(&by_ten, &[1.0, 2.0, 4.0]), 0.7);
 }
 
 #[test]
