@@ -30,8 +30,7 @@ fn sums(count: usize, tamper: fn(Attempt) -> Option<usize>) -> Vec<Result<Vec<f3
                     comm.set_timeout(Duration::from_secs(10));
                     let mut bytes = (comm.rank() as f32 + 1.0).to_le_bytes().repeat(count);
                     let span = WriteSpan::from(bytes.as_mut_slice());
-                    let mut call =
-                        Call { shape: &[count as u64], timeout: None, interrupt: &mut || false };
+                    let mut call = Call { shape: &[count as u64], timeout: None, interrupt: &mut || false };
                     let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
                     let result = comm.all_reduce(span.into(), span, &sum, &mut call);
                     both.wait();
