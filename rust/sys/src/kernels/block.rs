@@ -3,7 +3,6 @@
 //! A block is read from all inputs before any of it is written, so that the output may be the same
 //! memory as an input, and intermediate values never leave the cache.
 
-use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
@@ -63,23 +62,30 @@ pub(super) unsafe fn pass<I: Isa, F: Fold>(
                 let source = sources[input];
                 let to = from_raw_parts_mut(slots[to].0.as_mut_ptr().cast::<F::Value>(), len);
                 if source.is_leaf {
-                    I::run(CombineLeaf::<F> { from: source.start.cast::<F::Leaf>().add(start), to });
+                    I::run(CombineInput::<F> { from: source.start.cast::<F::Leaf>().add(start), to });
                 } else {
-                    I::run(CombineNode::<F> { from: source.start.cast::<F::Node>().add(start), to });
+                    I::run(CombineInput::<F::OfNodes> {
+                        from: source.start.cast::<F::Node>().add(start),
+                        to,
+                    });
                 }
             }
             Pass::Gather { first, count, to } => {
                 let sources = &sources[first..first + count];
                 let to = from_raw_parts_mut(slots[to].0.as_mut_ptr().cast::<F::Value>(), len);
                 if sources[0].is_leaf {
-                    gather::<I, Leaves<F>>(sources, start, to);
+                    gather::<I, F>(sources, start, to);
                 } else {
-                    gather::<I, Nodes<F>>(sources, start, to);
+                    gather::<I, F::OfNodes>(sources, start, to);
                 }
             }
         }
     }
 }
+
+/// A block of widened leaves, on the cache's own borders.
+#[repr(align(64))]
+struct Wide(MaybeUninit<[f32; BLOCK]>);
 
 /// The passes of a sum of floats of format `E`, a small one: the leaves are widened to f32 first, a
 /// block of each, because widening takes more instructions than the addition and some instruction
@@ -100,10 +106,10 @@ pub(super) unsafe fn pass_through_f32<I: Isa, E: Element, A: Accumulator>(
     // SAFETY: as the caller promises; the widened blocks are as long as the block.
     unsafe {
         if sources.first().is_some_and(|source| source.is_leaf) {
-            let mut wide = [const { MaybeUninit::<[f32; BLOCK]>::uninit() }; 8];
+            let mut wide = [const { Wide(MaybeUninit::uninit()) }; 8];
             let mut wide_sources = [Source { start: std::ptr::null(), is_leaf: true }; 8];
             for ((source, wide), wide_source) in sources.iter().zip(&mut wide).zip(&mut wide_sources) {
-                let wide = wide.as_mut_ptr().cast::<f32>();
+                let wide = wide.0.as_mut_ptr().cast::<f32>();
                 E::widen_block::<I>(source.start.cast::<E::Bits>().add(start), wide, len);
                 wide_source.start = wide.cast();
             }
@@ -141,82 +147,44 @@ impl<F: Fold> Job for CombineSlot<'_, F> {
     }
 }
 
-macro_rules! combine_job {
-    ($name:ident, $bits:ident, $load:ident) => {
-        struct $name<'a, F: Fold> {
-            from: *const F::$bits,
-            to: &'a mut [F::Value],
-        }
-
-        impl<F: Fold> Job for $name<'_, F> {
-            #[inline(always)]
-            fn run(self) {
-                for (i, to) in self.to.iter_mut().enumerate() {
-                    // SAFETY: the source has as many elements as the block.
-                    *to = F::combine(*to, F::$load(unsafe { self.from.add(i).read_unaligned() }));
-                }
-            }
-        }
-    };
-}
-combine_job!(CombineLeaf, Leaf, leaf);
-combine_job!(CombineNode, Node, node);
-
-/// Inputs of one kind.
-trait Inputs {
-    type Bits: Copy;
-    type Fold: Fold;
-    fn load(bits: Self::Bits) -> <Self::Fold as Fold>::Value;
+struct CombineInput<'a, F: Fold> {
+    from: *const F::Leaf,
+    to: &'a mut [F::Value],
 }
 
-struct Leaves<F>(PhantomData<F>);
-struct Nodes<F>(PhantomData<F>);
-
-impl<F: Fold> Inputs for Leaves<F> {
-    type Bits = F::Leaf;
-    type Fold = F;
-
+impl<F: Fold> Job for CombineInput<'_, F> {
     #[inline(always)]
-    fn load(bits: F::Leaf) -> F::Value {
-        F::leaf(bits)
+    fn run(self) {
+        for (i, to) in self.to.iter_mut().enumerate() {
+            // SAFETY: the source has as many elements as the block.
+            *to = F::combine(*to, F::leaf(unsafe { self.from.add(i).read_unaligned() }));
+        }
     }
 }
-
-impl<F: Fold> Inputs for Nodes<F> {
-    type Bits = F::Node;
-    type Fold = F;
-
-    #[inline(always)]
-    fn load(bits: F::Node) -> F::Value {
-        F::node(bits)
-    }
-}
-
-type ValueOf<N> = <<N as Inputs>::Fold as Fold>::Value;
 
 /// The left-full tree over `COUNT` inputs, element by element.
-struct Gather<'a, N: Inputs, const COUNT: usize> {
-    from: [*const N::Bits; COUNT],
-    to: &'a mut [ValueOf<N>],
+struct Gather<'a, F: Fold, const COUNT: usize> {
+    from: [*const F::Leaf; COUNT],
+    to: &'a mut [F::Value],
 }
 
-impl<N: Inputs, const COUNT: usize> Job for Gather<'_, N, COUNT> {
+impl<F: Fold, const COUNT: usize> Job for Gather<'_, F, COUNT> {
     #[inline(always)]
     fn run(self) {
         for (i, to) in self.to.iter_mut().enumerate() {
             // SAFETY: every source has as many elements as the block.
-            let load = |k: usize| N::load(unsafe { self.from[k].add(i).read_unaligned() });
-            let two = |k: usize| N::Fold::combine(load(k), load(k + 1));
-            let four = |k: usize| N::Fold::combine(two(k), two(k + 2));
+            let load = |k: usize| F::leaf(unsafe { self.from[k].add(i).read_unaligned() });
+            let two = |k: usize| F::combine(load(k), load(k + 1));
+            let four = |k: usize| F::combine(two(k), two(k + 2));
             *to = match COUNT {
                 1 => load(0),
                 2 => two(0),
-                3 => N::Fold::combine(two(0), load(2)),
+                3 => F::combine(two(0), load(2)),
                 4 => four(0),
-                5 => N::Fold::combine(four(0), load(4)),
-                6 => N::Fold::combine(four(0), two(4)),
-                7 => N::Fold::combine(four(0), N::Fold::combine(two(4), load(6))),
-                8 => N::Fold::combine(four(0), four(4)),
+                5 => F::combine(four(0), load(4)),
+                6 => F::combine(four(0), two(4)),
+                7 => F::combine(four(0), F::combine(two(4), load(6))),
+                8 => F::combine(four(0), four(4)),
                 _ => unreachable!("no pass gathers more than eight inputs"),
             };
         }
@@ -225,32 +193,28 @@ impl<N: Inputs, const COUNT: usize> Job for Gather<'_, N, COUNT> {
 
 /// # Safety
 /// As for [`PassFn`].
-unsafe fn gather<I: Isa, N: Inputs>(sources: &[Source], start: usize, to: &mut [ValueOf<N>]) {
+unsafe fn gather<I: Isa, F: Fold>(sources: &[Source], start: usize, to: &mut [F::Value]) {
     /// # Safety
     /// As for [`PassFn`].
     #[inline(always)]
-    unsafe fn of<I: Isa, N: Inputs, const COUNT: usize>(
-        sources: &[Source],
-        start: usize,
-        to: &mut [ValueOf<N>],
-    ) {
+    unsafe fn of<I: Isa, F: Fold, const COUNT: usize>(sources: &[Source], start: usize, to: &mut [F::Value]) {
         // SAFETY: as the caller promises.
-        let from = std::array::from_fn(|k| unsafe { sources[k].start.cast::<N::Bits>().add(start) });
+        let from = std::array::from_fn(|k| unsafe { sources[k].start.cast::<F::Leaf>().add(start) });
         // SAFETY: as the caller promises.
-        unsafe { I::run(Gather::<N, COUNT> { from, to }) };
+        unsafe { I::run(Gather::<F, COUNT> { from, to }) };
     }
     // SAFETY: as the caller promises.
     unsafe {
         match sources.len() {
-            1 => of::<I, N, 1>(sources, start, to),
-            2 => of::<I, N, 2>(sources, start, to),
-            count if N::Fold::WIDTH == 8 => match count {
-                3 => of::<I, N, 3>(sources, start, to),
-                4 => of::<I, N, 4>(sources, start, to),
-                5 => of::<I, N, 5>(sources, start, to),
-                6 => of::<I, N, 6>(sources, start, to),
-                7 => of::<I, N, 7>(sources, start, to),
-                8 => of::<I, N, 8>(sources, start, to),
+            1 => of::<I, F, 1>(sources, start, to),
+            2 => of::<I, F, 2>(sources, start, to),
+            count if F::WIDTH == 8 => match count {
+                3 => of::<I, F, 3>(sources, start, to),
+                4 => of::<I, F, 4>(sources, start, to),
+                5 => of::<I, F, 5>(sources, start, to),
+                6 => of::<I, F, 6>(sources, start, to),
+                7 => of::<I, F, 7>(sources, start, to),
+                8 => of::<I, F, 8>(sources, start, to),
                 _ => unreachable!("no pass gathers more than eight inputs"),
             },
             _ => unreachable!("no pass gathers more inputs than its fold's width"),

@@ -12,13 +12,15 @@ pub(super) trait Fold: 'static {
     type Node: Copy;
     /// What is combined.
     type Value: Copy;
+    /// The same operation with inner nodes in the leaves' place: one loop serves both where they are
+    /// of one type.
+    type OfNodes: Fold<Leaf = Self::Node, Value = Self::Value>;
 
     /// How many leaves or nodes one loop may combine at most: 8 where speed matters, else 2, for
     /// the sake of the library's size.
     const WIDTH: usize;
 
     fn leaf(bits: Self::Leaf) -> Self::Value;
-    fn node(bits: Self::Node) -> Self::Value;
     fn combine(left: Self::Value, right: Self::Value) -> Self::Value;
     fn to_node(value: Self::Value) -> Self::Node;
 }
@@ -30,21 +32,17 @@ pub(super) struct FloatSum<E, A, const WIDTH: usize>(PhantomData<(E, A)>);
 pub(super) struct FloatProd<E, A>(PhantomData<(E, A)>);
 
 macro_rules! float_fold {
-    ($name:ident, $combine:ident, [$($generics:tt)*], $($args:ident),*; $width:expr) => {
-        impl<E: Element, A: Accumulator $($generics)*> Fold for $name<$($args),*> {
+    ($name:ident, $combine:ident, [$($generics:tt)*], E, $($args:ident),*; $width:expr) => {
+        impl<E: Element, A: Accumulator $($generics)*> Fold for $name<E, $($args),*> {
             type Leaf = E::Bits;
             type Node = <A::Format as Element>::Bits;
             type Value = A;
+            type OfNodes = $name<A::Format, $($args),*>;
             const WIDTH: usize = $width;
 
             #[inline(always)]
             fn leaf(bits: Self::Leaf) -> A {
                 A::widen::<E>(bits)
-            }
-
-            #[inline(always)]
-            fn node(bits: Self::Node) -> A {
-                A::widen::<A::Format>(bits)
             }
 
             #[inline(always)]
@@ -115,16 +113,12 @@ macro_rules! extremum {
             type Leaf = E::Bits;
             type Node = E::Bits;
             type Value = E::Key;
+            type OfNodes = Self;
             const WIDTH: usize = 2;
 
             #[inline(always)]
             fn leaf(bits: E::Bits) -> E::Key {
                 E::key(bits, E::NAN_KEYS.$which)
-            }
-
-            #[inline(always)]
-            fn node(bits: E::Bits) -> E::Key {
-                Self::leaf(bits)
             }
 
             #[inline(always)]
@@ -158,15 +152,11 @@ impl<W: Whole> Fold for WholeFold<W> {
     type Leaf = W::Bits;
     type Node = W::Bits;
     type Value = W::Bits;
+    type OfNodes = Self;
     const WIDTH: usize = 2;
 
     #[inline(always)]
     fn leaf(bits: W::Bits) -> W::Bits {
-        W::leaf(bits)
-    }
-
-    #[inline(always)]
-    fn node(bits: W::Bits) -> W::Bits {
         W::leaf(bits)
     }
 

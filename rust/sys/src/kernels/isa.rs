@@ -19,6 +19,10 @@ pub(super) trait Isa: 'static {
     /// How it holds a stripe of a checksum's input.
     type Stripe: Stripe;
 
+    /// The set for the operations that are rare: this one, or an older one whose loops are compiled
+    /// anyway, so that there is less to compile and to ship.
+    type Plain: Isa;
+
     /// Whether this processor has it.
     fn is_available() -> bool;
 
@@ -46,11 +50,14 @@ impl Isa for Scalar {
     const NAME: &'static str = "scalar";
 
     type Stripe = Words;
+    type Plain = Scalar;
 
     fn is_available() -> bool {
         true
     }
 
+    /// Not inlined, so that each loop is compiled once, as in the other sets.
+    #[inline(never)]
     unsafe fn run<J: Job>(job: J) {
         job.run();
     }

@@ -28,17 +28,17 @@ pub(super) fn fold_loops<I: Isa>(op: ReduceOp, dtype: Dtype, acc: Dtype) -> Fold
     match (op, dtype.is_float(), acc) {
         (Op::Sum | Op::Mean, true, Dtype::F32) => float_sum::<I, f32>(dtype),
         (Op::Sum | Op::Mean, true, _) => float_sum::<I, f64>(dtype),
-        (Op::Prod, true, Dtype::F32) => float_prod::<I, f32>(dtype),
-        (Op::Prod, true, _) => float_prod::<I, f64>(dtype),
-        (Op::Min | Op::Max, true, _) => float_extremum::<I>(op, dtype),
-        (Op::Min | Op::Max, false, _) => whole_extremum::<I>(op, dtype),
+        (Op::Prod, true, Dtype::F32) => float_prod::<I::Plain, f32>(dtype),
+        (Op::Prod, true, _) => float_prod::<I::Plain, f64>(dtype),
+        (Op::Min | Op::Max, true, _) => float_extremum::<I::Plain>(op, dtype),
+        (Op::Min | Op::Max, false, _) => whole_extremum::<I::Plain>(op, dtype),
         _ if dtype == Dtype::Bool => match op {
-            Op::Band => loops::<I, WholeFold<And<Truth>>>(),
-            Op::Bor => loops::<I, WholeFold<Or<Truth>>>(),
-            Op::Bxor => loops::<I, WholeFold<Xor<Truth>>>(),
+            Op::Band => loops::<I::Plain, WholeFold<And<Truth>>>(),
+            Op::Bor => loops::<I::Plain, WholeFold<Or<Truth>>>(),
+            Op::Bxor => loops::<I::Plain, WholeFold<Xor<Truth>>>(),
             _ => undefined(op, dtype),
         },
-        _ => whole::<I>(op, dtype),
+        _ => whole::<I::Plain>(op, dtype),
     }
 }
 
@@ -52,7 +52,8 @@ fn float_sum<I: Isa, A: Accumulator>(dtype: Dtype) -> FoldLoops {
         Dtype::F8E4m3fn => through_f32(pass_through_f32::<I, element::F8E4m3fn, A>),
         Dtype::F8E5m2 => through_f32(pass_through_f32::<I, element::F8E5m2, A>),
         Dtype::F16 => through_f32(pass_through_f32::<I, element::F16, A>),
-        Dtype::Bf16 => loops::<I, FloatSum<element::Bf16, A, 8>>(),
+        Dtype::Bf16 if size_of::<A>() == 4 => loops::<I, FloatSum<element::Bf16, A, 8>>(),
+        Dtype::Bf16 => through_f32(pass_through_f32::<I, element::Bf16, A>),
         Dtype::F32 => loops::<I, FloatSum<element::F32, A, 8>>(),
         _ => loops::<I, FloatSum<element::F64, f64, 8>>(),
     }

@@ -13,6 +13,7 @@ impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
 
     type Stripe = Stripe256;
+    type Plain = Avx2;
 
     fn is_available() -> bool {
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")
@@ -53,6 +54,7 @@ impl Isa for Avx512 {
     const NAME: &'static str = "avx512";
 
     type Stripe = __m512i;
+    type Plain = Avx2;
 
     fn is_available() -> bool {
         Avx2::is_available()
