@@ -80,12 +80,12 @@ def test_what_is_no_supported_array_is_a_type_error(comm: isobit.Communicator, t
         (TypeError, "out_dtype asks", lambda c: c.all_reduce(np.ones(2), np.ones(2), out_dtype="f32")),
         (ValueError, "out has shape", lambda c: c.all_reduce(np.ones(2), np.ones(3))),
         (ValueError, "out has shape", lambda c: c.all_reduce(np.ones((2, 3)), np.ones((3, 2)))),
-        (ValueError, "read-only", lambda c: c.all_reduce(READ_ONLY)),
-        (ValueError, "read-only", lambda c: c.all_reduce(READ_ONLY[::2])),
-        (ValueError, "read-only", lambda c: c.all_reduce(np.ones(2), READ_ONLY[::2])),
-        (ValueError, "read-only", lambda c: c.all_reduce(np.float32(1))),
-        (ValueError, "read-only", lambda c: c.all_reduce(b"bytes")),
-        (ValueError, "read-only", lambda c: c.recv(READ_ONLY, 0)),
+        (TypeError, "read-only", lambda c: c.all_reduce(READ_ONLY)),
+        (TypeError, "read-only", lambda c: c.all_reduce(READ_ONLY[::2])),
+        (TypeError, "read-only", lambda c: c.all_reduce(np.ones(2), READ_ONLY[::2])),
+        (TypeError, "read-only", lambda c: c.all_reduce(np.float32(1))),
+        (TypeError, "read-only", lambda c: c.all_reduce(b"bytes")),
+        (TypeError, "read-only", lambda c: c.recv(READ_ONLY, 0)),
         (ValueError, "root=1 is no rank", lambda c: c.broadcast(np.ones(2), root=1)),
         (ValueError, "root=-1", lambda c: c.broadcast(np.ones(2), root=-1)),
         (TypeError, "root", lambda c: c.broadcast(np.ones(2), root="0")),
@@ -117,16 +117,24 @@ def test_a_wrong_argument_says_what_is_wrong(
     assert comm.all_reduce(np.ones(1)) == 1
 
 
-def test_a_wrong_argument_on_one_rank_leaves_the_group_usable() -> None:
+def test_a_wrong_argument_on_one_rank_is_an_error_on_the_others_and_leaves_the_group_usable() -> None:
     first, second = isobit.memory_group(2, timeout=60)
+    found: list[Any] = []
+
+    def other_rank() -> None:
+        with pytest.raises(isobit.RemoteArgumentError, match="rank 0 failed in all_reduce: ValueError: op=") as caught:
+            second.all_reduce(np.ones(2))
+        found.append(caught.value.rank)
+        found.append(second.all_reduce(np.ones(2)))
+
+    other = threading.Thread(target=other_rank)
+    other.start()
     with pytest.raises(ValueError, match="op="):
         first.all_reduce(np.ones(2), op="avg")  # type: ignore[arg-type]
-    found: list[Any] = []
-    other = threading.Thread(target=lambda: found.append(second.all_reduce(np.ones(2))))
-    other.start()
     assert np.array_equal(first.all_reduce(np.ones(2)), [2, 2])
     other.join()
-    assert np.array_equal(found[0], [2, 2])
+    assert found[0] == 1
+    assert np.array_equal(found[1], [2, 2])
 
 
 def test_arrays_of_no_dimension_and_of_no_element_are_arrays(comm: isobit.Communicator) -> None:

@@ -11,13 +11,14 @@ from typing import Any, Self
 import numpy as np
 
 from isobit import _native
-from isobit.arrays import Array, as_array, call, call_in, writable_array
+from isobit.arrays import as_array, call, call_in, writable_array
 from isobit.blocks import Blocks, check_shape
 from isobit.dtypes import name_of
 from isobit.errors import Error
+from isobit.session import Session, collective
 
 
-class Accumulation:
+class Accumulation(Session):
     """The leaves of one reduction; `Communicator.accumulate` makes it, one collective ends it.
 
     A leaf's gradient is combined with its neighbours as soon as these are there, so memory holds a few
@@ -35,7 +36,7 @@ class Accumulation:
         shape: tuple[int, ...] | None,
         dtype: np.dtype[Any] | None,
     ) -> None:
-        self._native = native
+        super().__init__(native)
         self._num_leaves = num_leaves
         self._order = order
         self._accumulate = accumulate
@@ -61,6 +62,7 @@ class Accumulation:
             self._accumulator = self._open()
         call_in(partial(self._accumulator.add, leaf), tensor)
 
+    @collective
     def all_reduce(
         self,
         op: str = "sum",
@@ -68,7 +70,8 @@ class Accumulation:
         *,
         divisor: int | None = None,
         timeout: float | None = None,
-    ) -> Array:
+        async_op: bool = False,
+    ) -> Any:
         """The sum or mean of all leaves, on every rank; in `out`, a new array unless given.
 
         `ValueError` if a leaf of this rank is missing. A mean divides by the number of leaves unless
@@ -80,9 +83,10 @@ class Accumulation:
             self._dtype = as_array("out", out).dtype
         shape, dtype = self._expected()
         result = _output(out, shape, dtype)
-        call(self._ending(self._native.accumulated_all_reduce), None, result, op, divisor, timeout)
-        return result
+        ending = self._ending(self._native.accumulated_all_reduce)
+        return call(ending, None, result, op, divisor, timeout, async_op, result=result, absent=True)
 
+    @collective
     def reduce_scatter(
         self,
         op: str = "sum",
@@ -91,14 +95,14 @@ class Accumulation:
         divisor: int | None = None,
         counts: Sequence[int] | None = None,
         timeout: float | None = None,
-    ) -> Array:
+        async_op: bool = False,
+    ) -> Any:
         """The sum or mean of all leaves; each rank gets its block of rows, as in `Communicator.reduce_scatter`."""
         shape, dtype = self._expected()
-        blocks = Blocks.split(self._native.world_size, shape, counts)
-        result = _output(out, blocks.shape_of(self._native.rank), dtype)
-        rest = (op, divisor, blocks.elements, timeout)
-        call(self._ending(self._native.accumulated_reduce_scatter), None, result, *rest)
-        return result
+        blocks = Blocks.split(self.world_size, shape, counts)
+        result = _output(out, blocks.shape_of(self.rank), dtype)
+        ending = self._ending(self._native.accumulated_reduce_scatter)
+        return call(ending, None, result, op, divisor, blocks.elements, timeout, async_op, result=result, absent=True)
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +110,9 @@ class Accumulation:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if value is not None and not self._ended:
+            # The others may be in the collective that this rank will not call.
+            self._refuse("accumulate", value)
         self._accumulator = None
         self._ended = True
 
@@ -122,28 +129,28 @@ class Accumulation:
         """The shape and the dtype of the result."""
         if self._shape is None or self._dtype is None:
             raise ValueError(
-                f"rank {self._native.rank} has added no leaf, so shape and dtype are unknown: "
-                "give accumulate(shape=, dtype=)"
+                f"rank {self.rank} has added no leaf, so shape and dtype are unknown: give accumulate(shape=, dtype=)"
             )
         return self._shape, self._dtype if self._out_dtype is None else self._out_dtype
 
-    def _ending(self, collective: Callable[..., None]) -> Callable[..., None]:
-        """`collective` over this accumulation, with the arguments that `arrays.call` passes."""
+    def _ending(self, native: Callable[..., _native.Work | None]) -> Callable[..., _native.Work | None]:
+        """`native` over this accumulation, with the arguments that `arrays.call` passes."""
         accumulator = self._open() if self._accumulator is None else self._accumulator
 
-        def ending(_: None, out: Any, *rest: Any) -> None:
-            collective(accumulator, out, *rest)
+        def ending(_: None, out: Any, *rest: Any) -> _native.Work | None:
+            work = native(accumulator, out, *rest)
             self._accumulator = None
             self._ended = True
+            return work
 
         return ending
 
 
-def _output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def _output(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     if out is None:
         return np.empty(shape, dtype)
     array = writable_array("out", out)
     check_shape("out", array, shape)
     if array.dtype != dtype:
         raise TypeError(f"out is {array.dtype}, but the result is {dtype}")
-    return array
+    return out

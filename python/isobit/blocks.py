@@ -7,7 +7,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from isobit.arrays import Array
+from isobit.tensors import Array
 
 Shape = tuple[int, ...]
 
@@ -57,6 +57,11 @@ class Blocks:
         if checked[rank] != rows:
             raise ValueError(f"counts={checked} give rank {rank} {checked[rank]} rows, but its tensor has {rows}")
         return cls(checked, row, even=False)
+
+    def rows_of(self, rank: int) -> slice:
+        """Where `rank`'s rows are among all."""
+        start = sum(self._rows[:rank])
+        return slice(start, start + self._rows[rank])
 
     def shape_of(self, rank: int) -> Shape:
         """The shape of `rank`'s block."""

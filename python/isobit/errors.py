@@ -1,6 +1,7 @@
 """What can go wrong, as exceptions.
 
-Wrong arguments are `TypeError` and `ValueError`, raised before anything is sent. Everything else
+Wrong arguments are `TypeError` and `ValueError`, raised before anything is sent; the other ranks
+get `RemoteArgumentError`. Everything else
 is an `isobit.Error`. It fails the call on every rank, and the group goes on with the next call; only
 after `PeerLost`, `Corruption` and `Aborted` by `abort()` its work is over, and each later call
 raises the same.
@@ -87,3 +88,11 @@ class AuthError(Error):
 
 class Unavailable(Error):
     """What was asked for can't be had here."""
+
+
+class ConcurrentUseError(Error, RuntimeError):
+    """Two threads used one communicator at the same time; the second one's call was not made."""
+
+
+class ForkedProcessError(Error, RuntimeError):
+    """A forked child used its parent's communicator; the parent's group is untouched."""

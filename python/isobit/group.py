@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 
-from isobit import _native, environment
+from isobit import _native, environment, functional
 from isobit.communicator import Communicator
 from isobit.errors import Unavailable
 
@@ -28,6 +28,9 @@ def init(*, timeout: float | None = None, transport: str | None = None) -> Commu
     Raises `Timeout` if a rank does not come, `Unavailable` if the ranks are on more than one host or the
     transport can't be had, and `ValueError` for variables that contradict each other.
 
+    The first communicator becomes the default one, until it is closed: `isobit.all_reduce(tensor)` and all other
+    calls use it without being given it. Called again, `init` forms another group of the same ranks; all must do so.
+
     >>> comm = init()
     >>> comm.rank, comm.world_size
     (0, 1)
@@ -42,7 +45,9 @@ def init(*, timeout: float | None = None, transport: str | None = None) -> Commu
         job = f"{world.job}-{next(_groups)}"
         native = _native.Communicator.connect(job, world.rank, world.world_size, seconds)
     native.set_timeout(seconds)
-    return Communicator(native, world.local_rank)
+    comm = Communicator(native, world.local_rank)
+    functional.offer(comm)
+    return comm
 
 
 def memory_group(world_size: int, *, timeout: float | None = None) -> list[Communicator]:

@@ -6,7 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::arguments::natural;
-use crate::buffer::{Array, Shape, detached};
+use crate::buffer::{Array, Held, Shape};
 use crate::errors::{closed, exception};
 use crate::guard::Guarded;
 
@@ -25,7 +25,7 @@ impl Accumulator {
 
     /// What was added, for the collective that ends it.
     pub(crate) fn take(&self, py: Python<'_>) -> PyResult<Runtime> {
-        self.runtime.take()?.ok_or_else(|| closed(py, "accumulator"))
+        self.runtime.take(py)?.ok_or_else(|| closed(py, "accumulator"))
     }
 }
 
@@ -44,11 +44,11 @@ impl Accumulator {
                 self.shape.as_slice()
             )));
         }
+        let held = Held::new(Some(array), None)?;
         let mut in_use = self.runtime.in_use(py)?;
         let runtime = in_use.get();
-        let result = detached(py, Some(&array), None, move |input, _| {
-            runtime.add(leaf, input.expect("the leaf was passed"))
-        });
+        let result =
+            py.detach(|| held.with(|input, _| runtime.add(leaf, input.expect("the leaf was passed"))));
         result.map_err(|error| exception(py, &error, None))
     }
 }

@@ -1,9 +1,10 @@
 //! Arguments that are arrays: what an operation reads, what it writes, and whether the two go together.
 
+use isobit_core::Dtype;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::buffer::{Array, Shape};
+use crate::buffer::{Array, Held, Shape};
 
 /// The array that an operation reads.
 pub(crate) fn input_array(object: &Bound<'_, PyAny>) -> PyResult<Array> {
@@ -20,21 +21,38 @@ pub(crate) fn shape_of(given: Vec<u64>) -> PyResult<Shape> {
     Shape::from_dimensions(given.into_iter())
 }
 
-/// Input and output of one shape; no second array where they are one object.
-pub(crate) fn pair(
-    tensor: &Bound<'_, PyAny>,
-    out: Option<&Bound<'_, PyAny>>,
-) -> PyResult<(Array, Option<Array>)> {
-    let Some(out) = out else { return Ok((input_array(tensor)?, None)) };
-    if tensor.is(out) {
-        return Ok((Array::get_mut("tensor", tensor)?, None));
+/// Input and output of one shape; one array where they are one object.
+pub(crate) struct Pair {
+    pub(crate) held: Held,
+    pub(crate) shape: Shape,
+    pub(crate) dtype: Dtype,
+    /// The dtype of the output, where there is one.
+    pub(crate) out_dtype: Option<Dtype>,
+}
+
+pub(crate) fn pair(tensor: &Bound<'_, PyAny>, out: Option<&Bound<'_, PyAny>>) -> PyResult<Pair> {
+    if out.is_some_and(|out| tensor.is(out)) {
+        let array = Array::get_mut("tensor", tensor)?;
+        let (shape, dtype) = (array.shape, array.dtype);
+        return Ok(Pair { held: Held::in_place(array), shape, dtype, out_dtype: Some(dtype) });
     }
-    let (input, out) = (input_array(tensor)?, out_array(out)?);
-    let (ours, theirs) = (input.shape.as_slice(), out.shape.as_slice());
-    if ours == theirs {
-        return Ok((input, Some(out)));
+    let input = input_array(tensor)?;
+    let out = out.map(out_array).transpose()?;
+    let (shape, dtype, out_dtype) = (input.shape, input.dtype, out.as_ref().map(|out| out.dtype));
+    if let Some(out) = out.as_ref().filter(|out| out.shape.as_slice() != shape.as_slice()) {
+        return Err(PyValueError::new_err(format!(
+            "out has shape {:?}, tensor has {:?}: they must be equal",
+            out.shape.as_slice(),
+            shape.as_slice()
+        )));
     }
-    Err(PyValueError::new_err(format!("out has shape {theirs:?}, tensor has {ours:?}: they must be equal")))
+    Ok(Pair { held: Held::new(input.into(), out)?, shape, dtype, out_dtype })
+}
+
+/// How many elements an array of that shape has.
+pub(crate) fn elements(shape: &[u64]) -> PyResult<u64> {
+    let count = shape.iter().try_fold(1_u64, |count, &dimension| count.checked_mul(dimension));
+    count.ok_or_else(|| PyValueError::new_err(format!("shape {shape:?} has too many elements")))
 }
 
 /// Whether data can be moved from one to the other.

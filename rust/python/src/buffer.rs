@@ -77,6 +77,10 @@ impl Array {
         if is_foreign(object)? {
             return Array::from_interface(name, object);
         }
+        // Memory of a mapped file can vanish: the Python layer has the kernel copy it.
+        if !object.is_exact_instance(ndarray(object.py())?) && is_mapped(object)? {
+            return Err(NeedsCopy::new_err(name.to_owned()));
+        }
         match PyUntypedBuffer::get(object) {
             Ok(buffer) => Array::from_buffer(name, buffer),
             Err(_) => Array::from_interface(name, object),
@@ -87,7 +91,7 @@ impl Array {
     pub(crate) fn get_mut(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Array> {
         let array = Array::get(name, object)?;
         if array.readonly {
-            return Err(PyValueError::new_err(format!(
+            return Err(PyTypeError::new_err(format!(
                 "{name} is read-only: give an array that can be written, or out="
             )));
         }
@@ -115,8 +119,9 @@ impl Array {
 
     fn from_interface(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Array> {
         let py = object.py();
+        // What is no numpy array the Python layer turns into one, or refuses.
         let Ok(interface) = object.getattr(intern!(py, "__array_interface__")) else {
-            return Err(not_an_array(name, object));
+            return Err(NeedsCopy::new_err(name.to_owned()));
         };
         // Only of numpy's own arrays is it known that the memory lives as long as the object: a
         // numpy scalar, for one, hands out an address that is free again. numpy adopts the others.
@@ -182,7 +187,7 @@ impl Region {
     }
 
     fn read<'a>(self) -> ReadSpan<'a> {
-        // SAFETY: only `detached` calls this, for spans that end before the arrays do, which
+        // SAFETY: only `Held::with` calls this, for spans that end before the arrays do, which
         // hold their memory. Another Python thread that writes to the array during the call
         // breaks the documented rule of every collective library, as it would for numpy.
         unsafe { ReadSpan::from_raw(self.start(), self.bytes) }
@@ -194,24 +199,55 @@ impl Region {
     }
 }
 
-/// Runs `work` on the arrays' memory while other Python threads run. `out` comes from `get_mut`.
-pub(crate) fn detached<R: Send>(
-    py: Python<'_>,
-    input: Option<&Array>,
-    out: Option<&Array>,
-    work: impl Send + for<'a> FnOnce(Option<ReadSpan<'a>>, Option<WriteSpan<'a>>) -> R,
-) -> R {
-    let input = input.map(Array::region);
-    let out = out.map(|array| {
-        assert!(!array.readonly, "an output array was not checked");
-        array.region()
-    });
-    py.detach(move || work(input.map(Region::read), out.map(Region::write)))
+/// The arrays of one call, held until it is done.
+pub(crate) struct Held {
+    input: Option<Array>,
+    out: Option<Array>,
+    in_place: bool,
+}
+
+impl Held {
+    /// What a call reads and what it writes. `out` comes from `get_mut`.
+    pub(crate) fn new(input: Option<Array>, out: Option<Array>) -> PyResult<Held> {
+        if let (Some(input), Some(out)) = (&input, &out) {
+            input.check_apart(out)?;
+        }
+        Ok(Held { input, out, in_place: false })
+    }
+
+    /// As `new`, for a call whose input and output can't be the same memory.
+    pub(crate) fn apart(input: Array, out: Array) -> PyResult<Held> {
+        if input.address == out.address && input.bytes > 0 {
+            return Err(NeedsCopy::new_err("out"));
+        }
+        Held::new(Some(input), Some(out))
+    }
+
+    /// One array, from `get_mut`, that is read and written.
+    pub(crate) fn in_place(array: Array) -> Held {
+        Held { input: Some(array), out: None, in_place: true }
+    }
+
+    /// Runs `work` on the arrays' memory.
+    pub(crate) fn with<R>(
+        &self,
+        work: impl for<'a> FnOnce(Option<ReadSpan<'a>>, Option<WriteSpan<'a>>) -> R,
+    ) -> R {
+        let out = if self.in_place { &self.input } else { &self.out };
+        assert!(out.as_ref().is_none_or(|array| !array.readonly), "an output array was not checked");
+        let read = self.input.as_ref().map(|array| array.region().read());
+        work(read, out.as_ref().map(|array| array.region().write()))
+    }
 }
 
 fn ndarray(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static NDARRAY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     NDARRAY.import(py, "numpy", "ndarray")
+}
+
+fn is_mapped(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static MEMMAP: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    object.is_instance(MEMMAP.import(object.py(), "numpy", "memmap")?)
 }
 
 /// The dtypes of ml_dtypes, whose arrays export no buffer.

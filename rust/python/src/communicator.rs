@@ -1,30 +1,23 @@
 //! `_native.Communicator`: one method a collective, each a few lines around the runtime's own.
 
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use isobit::transport::shm::{ShmConfig, ShmOptions};
-use isobit::{Call, Communicator as Runtime, Error};
+use isobit::Communicator as Runtime;
 use isobit_core::{Dtype, Rank};
-use isobit_sys::{ReadSpan, WriteSpan};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::accumulator::Accumulator;
 use crate::arguments::{dtype_named, natural, reduction, seconds};
-use crate::arrays::{check_dtypes, input_array, out_array, pair, shape_of};
-use crate::buffer::{Array, Shape, detached};
-use crate::errors::exception;
-use crate::guard::Guarded;
-
-/// How soon a signal ends the wait for the other ranks.
-const SIGNALS_EVERY: Duration = Duration::from_millis(50);
+use crate::arrays::{check_dtypes, elements, input_array, out_array, pair, shape_of};
+use crate::buffer::{Array, Held};
+use crate::explain;
+use crate::joining;
+use crate::session::{Session, When};
+use crate::work::Work;
 
 /// One rank's membership in a group.
 #[pyclass(frozen, module = "isobit._native")]
 pub(crate) struct Communicator {
-    runtime: Guarded<Runtime>,
+    session: Session,
     #[pyo3(get)]
     rank: Rank,
     #[pyo3(get)]
@@ -39,57 +32,12 @@ impl Communicator {
             rank: runtime.rank(),
             world_size: runtime.world_size(),
             transport: runtime.transport().to_owned(),
-            runtime: Guarded::new("communicator", runtime),
+            session: Session::new(runtime),
         }
-    }
-
-    /// Runs one operation detached, with its deadline, and listens for signals meanwhile.
-    fn run(
-        &self,
-        py: Python<'_>,
-        input: Option<&Array>,
-        out: Option<&Array>,
-        shape: &Shape,
-        timeout: Option<f64>,
-        work: impl Send
-        + for<'a> FnOnce(
-            &mut Runtime,
-            Option<ReadSpan<'a>>,
-            Option<WriteSpan<'a>>,
-            &mut Call<'_>,
-        ) -> Result<(), Error>,
-    ) -> PyResult<()> {
-        if let (Some(input), Some(out)) = (input, out) {
-            input.check_apart(out)?;
-        }
-        let timeout = timeout.map(|given| seconds("timeout", given)).transpose()?;
-        let mut in_use = self.runtime.in_use(py)?;
-        let runtime = in_use.get();
-        let (result, raised) = detached(py, input, out, move |input, out| {
-            let mut raised = None;
-            let mut interrupt = || {
-                raised = Python::attach(|py| py.check_signals()).err();
-                raised.is_some()
-            };
-            let mut call = Call { shape: shape.as_slice(), timeout, interrupt: &mut interrupt };
-            let result = work(runtime, input, out, &mut call);
-            (result, raised)
-        });
-        result.map_err(|error| exception(py, &error, raised))
-    }
-
-    fn rank_argument(&self, argument: &str, given: &Bound<'_, PyAny>) -> PyResult<Rank> {
-        let rank = natural(argument, given)?;
-        if rank < self.world_size {
-            return Ok(rank);
-        }
-        let last = self.world_size - 1;
-        Err(PyValueError::new_err(format!(
-            "{argument}={rank} is no rank of this group: ranks are 0 to {last}"
-        )))
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "Python signatures")]
 #[pymethods]
 impl Communicator {
     /// A world of one.
@@ -113,40 +61,23 @@ impl Communicator {
         world_size: u32,
         timeout: f64,
     ) -> PyResult<Communicator> {
-        let deadline = Instant::now() + seconds("timeout", timeout)?;
-        let config = ShmConfig { job, rank, world_size, deadline, options: ShmOptions::default() };
-        // On a thread of its own, so that this one can listen for signals. After a Ctrl-C it ends at the
-        // latest at the deadline.
-        let (sender, mut receiver) = mpsc::channel();
-        thread::spawn(move || {
-            // Nobody waits any more after a Ctrl-C: the communicator is dropped, and says goodbye.
-            let _ = sender.send(Runtime::connect(&config));
-        });
-        let connected = loop {
-            let receiver = &mut receiver;
-            match py.detach(move || receiver.recv_timeout(SIGNALS_EVERY)) {
-                Err(RecvTimeoutError::Timeout) => py.check_signals()?,
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(PyRuntimeError::new_err("connecting panicked"));
-                }
-                Ok(connected) => break connected,
-            }
-        };
-        Ok(Communicator::new(connected.map_err(|error| exception(py, &error, None))?))
+        Ok(Communicator::new(joining::connect(py, job, rank, world_size, timeout)?))
     }
 
     #[getter]
     fn epoch(&self, py: Python<'_>) -> PyResult<u32> {
-        Ok(self.runtime.in_use(py)?.get().epoch())
+        self.session.call(py, &shape_of(Vec::new())?, None, |runtime, _| Ok(runtime.epoch()))
     }
 
     fn set_timeout(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
         let timeout = seconds("timeout", timeout)?;
-        self.runtime.in_use(py)?.get().set_timeout(timeout);
-        Ok(())
+        self.session.call(py, &shape_of(Vec::new())?, None, |runtime, _| {
+            runtime.set_timeout(timeout);
+            Ok(())
+        })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one Python signature")]
+    /// `shape` is what the ranks must agree on, the tensor's unless given.
     fn all_reduce(
         &self,
         py: Python<'_>,
@@ -156,17 +87,19 @@ impl Communicator {
         order: &str,
         accumulate: Option<&str>,
         divisor: Option<&Bound<'_, PyAny>>,
+        shape: Option<Vec<u64>>,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
-        let (input, other) = pair(tensor, Some(out))?;
-        let out = other.as_ref().unwrap_or(&input);
-        let reduction = reduction(op, order, accumulate, divisor, input.dtype, Some(out.dtype))?;
-        self.run(py, Some(&input), Some(out), &input.shape, timeout, |runtime, input, out, call| {
+        background: bool,
+    ) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
+        let arrays = pair(tensor, Some(out))?;
+        let reduction = reduction(op, order, accumulate, divisor, arrays.dtype, arrays.out_dtype)?;
+        let shape = shape.map_or(Ok(arrays.shape), shape_of)?;
+        self.session.run(py, arrays.held, shape, when, move |runtime, input, out, call| {
             runtime.all_reduce(present(input), present(out), &reduction, call)
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one Python signature")]
     fn reduce(
         &self,
         py: Python<'_>,
@@ -179,21 +112,18 @@ impl Communicator {
         divisor: Option<&Bound<'_, PyAny>>,
         root: &Bound<'_, PyAny>,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
-        let root = self.rank_argument("root", root)?;
-        let (input, other) = pair(tensor, out)?;
-        let out = other.as_ref().or(out.map(|_| &input));
-        let to = match (out_dtype, &out) {
-            (Some(name), _) => Some(dtype_named("out_dtype", name)?),
-            (None, out) => out.map(|out| out.dtype),
-        };
-        let reduction = reduction(op, order, accumulate, divisor, input.dtype, to)?;
-        self.run(py, Some(&input), out, &input.shape, timeout, |runtime, input, out, call| {
+        background: bool,
+    ) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
+        let root = self.session.rank_argument("root", root)?;
+        let arrays = pair(tensor, out)?;
+        let to = out_dtype.map(|name| dtype_named("out_dtype", name)).transpose()?.or(arrays.out_dtype);
+        let reduction = reduction(op, order, accumulate, divisor, arrays.dtype, to)?;
+        self.session.run(py, arrays.held, arrays.shape, when, move |runtime, input, out, call| {
             runtime.reduce(present(input), out, &reduction, root, call)
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one Python signature")]
     fn reduce_scatter(
         &self,
         py: Python<'_>,
@@ -205,10 +135,14 @@ impl Communicator {
         divisor: Option<&Bound<'_, PyAny>>,
         counts: Option<Vec<u64>>,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
+        background: bool,
+    ) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
         let (input, out) = (input_array(tensor)?, out_array(out)?);
         let reduction = reduction(op, order, accumulate, divisor, input.dtype, Some(out.dtype))?;
-        self.run(py, Some(&input), Some(&out), &input.shape, timeout, |runtime, input, out, call| {
+        let shape = input.shape;
+        let held = Held::new(Some(input), Some(out))?;
+        self.session.run(py, held, shape, when, move |runtime, input, out, call| {
             runtime.reduce_scatter(present(input), present(out), &reduction, counts.as_deref(), call)
         })
     }
@@ -221,16 +155,18 @@ impl Communicator {
         shape: Vec<u64>,
         counts: Option<Vec<u64>>,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
+        background: bool,
+    ) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
         let (input, out) = (input_array(tensor)?, out_array(out)?);
         check_dtypes(&input, &out)?;
-        let (dtype, shape) = (input.dtype, shape_of(shape)?);
-        self.run(py, Some(&input), Some(&out), &shape, timeout, |runtime, input, out, call| {
+        let dtype = input.dtype;
+        let held = Held::new(Some(input), Some(out))?;
+        self.session.run(py, held, shape_of(shape)?, when, move |runtime, input, out, call| {
             runtime.all_gather(present(input), present(out), dtype, counts.as_deref(), call)
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one Python signature")]
     fn gather(
         &self,
         py: Python<'_>,
@@ -240,18 +176,20 @@ impl Communicator {
         root: &Bound<'_, PyAny>,
         counts: Option<Vec<u64>>,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
-        let root = self.rank_argument("root", root)?;
+        background: bool,
+    ) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
+        let root = self.session.rank_argument("root", root)?;
         let input = input_array(tensor)?;
         let out = out.map(out_array).transpose()?;
         out.as_ref().map_or(Ok(()), |out| check_dtypes(&input, out))?;
-        let (dtype, shape) = (input.dtype, shape_of(shape)?);
-        self.run(py, Some(&input), out.as_ref(), &shape, timeout, |runtime, input, out, call| {
+        let dtype = input.dtype;
+        let held = Held::new(Some(input), out)?;
+        self.session.run(py, held, shape_of(shape)?, when, move |runtime, input, out, call| {
             runtime.gather(present(input), out, dtype, root, counts.as_deref(), call)
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one Python signature")]
     fn scatter(
         &self,
         py: Python<'_>,
@@ -261,33 +199,40 @@ impl Communicator {
         root: &Bound<'_, PyAny>,
         counts: Option<Vec<u64>>,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
-        let root = self.rank_argument("root", root)?;
+        background: bool,
+    ) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
+        let root = self.session.rank_argument("root", root)?;
         let input = tensor.map(input_array).transpose()?;
         let out = out_array(out)?;
         input.as_ref().map_or(Ok(()), |input| check_dtypes(input, &out))?;
-        let (dtype, shape) = (out.dtype, shape_of(shape)?);
-        self.run(py, input.as_ref(), Some(&out), &shape, timeout, |runtime, input, out, call| {
+        let dtype = out.dtype;
+        let held = Held::new(input, Some(out))?;
+        self.session.run(py, held, shape_of(shape)?, when, move |runtime, input, out, call| {
             runtime.scatter(input, present(out), dtype, root, counts.as_deref(), call)
         })
     }
 
+    /// `shape` as in `all_reduce`.
     fn broadcast(
         &self,
         py: Python<'_>,
         tensor: &Bound<'_, PyAny>,
         root: &Bound<'_, PyAny>,
+        shape: Option<Vec<u64>>,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
-        let root = self.rank_argument("root", root)?;
+        background: bool,
+    ) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
+        let root = self.session.rank_argument("root", root)?;
         let buffer = Array::get_mut("tensor", tensor)?;
-        let dtype = buffer.dtype;
-        self.run(py, None, Some(&buffer), &buffer.shape, timeout, |runtime, _, buffer, call| {
+        let (dtype, shape) = (buffer.dtype, shape.map_or(Ok(buffer.shape), shape_of)?);
+        let held = Held::new(None, Some(buffer))?;
+        self.session.run(py, held, shape, when, move |runtime, _, buffer, call| {
             runtime.broadcast(present(buffer), dtype, root, call)
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one Python signature")]
     fn all_to_all(
         &self,
         py: Python<'_>,
@@ -297,18 +242,23 @@ impl Communicator {
         send_counts: Option<Vec<u64>>,
         recv_counts: Option<Vec<u64>>,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
+        background: bool,
+    ) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
         let (input, out) = (input_array(tensor)?, out_array(out)?);
         check_dtypes(&input, &out)?;
-        let (dtype, shape) = (input.dtype, shape_of(shape)?);
-        self.run(py, Some(&input), Some(&out), &shape, timeout, |runtime, input, out, call| {
+        let dtype = input.dtype;
+        let held = Held::apart(input, out)?;
+        self.session.run(py, held, shape_of(shape)?, when, move |runtime, input, out, call| {
             let (send, recv) = (send_counts.as_deref(), recv_counts.as_deref());
             runtime.all_to_all(present(input), present(out), dtype, send, recv, call)
         })
     }
 
-    fn barrier(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        self.run(py, None, None, &shape_of(Vec::new())?, timeout, |runtime, _, _, call| runtime.barrier(call))
+    fn barrier(&self, py: Python<'_>, timeout: Option<f64>, background: bool) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
+        let (held, shape) = (Held::new(None, None)?, shape_of(Vec::new())?);
+        self.session.run(py, held, shape, when, |runtime, _, _, call| runtime.barrier(call))
     }
 
     fn send(
@@ -318,11 +268,14 @@ impl Communicator {
         dst: &Bound<'_, PyAny>,
         tag: &Bound<'_, PyAny>,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
-        let (to, tag) = (self.rank_argument("dst", dst)?, natural("tag", tag)?);
+        background: bool,
+    ) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
+        let (to, tag) = (self.session.rank_argument("dst", dst)?, natural("tag", tag)?);
         let input = input_array(tensor)?;
-        let dtype = input.dtype;
-        self.run(py, Some(&input), None, &input.shape, timeout, |runtime, input, _, call| {
+        let (dtype, shape) = (input.dtype, input.shape);
+        let held = Held::new(Some(input), None)?;
+        self.session.run(py, held, shape, when, move |runtime, input, _, call| {
             runtime.send(present(input), dtype, to, tag, call)
         })
     }
@@ -334,11 +287,14 @@ impl Communicator {
         src: &Bound<'_, PyAny>,
         tag: &Bound<'_, PyAny>,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
-        let (from, tag) = (self.rank_argument("src", src)?, natural("tag", tag)?);
+        background: bool,
+    ) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
+        let (from, tag) = (self.session.rank_argument("src", src)?, natural("tag", tag)?);
         let out = Array::get_mut("tensor", tensor)?;
-        let dtype = out.dtype;
-        self.run(py, None, Some(&out), &out.shape, timeout, |runtime, _, out, call| {
+        let (dtype, shape) = (out.dtype, out.shape);
+        let held = Held::new(None, Some(out))?;
+        self.session.run(py, held, shape, when, move |runtime, _, out, call| {
             runtime.recv(present(out), dtype, from, tag, call)
         })
     }
@@ -347,13 +303,12 @@ impl Communicator {
     fn leaves(&self, py: Python<'_>, num_leaves: &Bound<'_, PyAny>) -> PyResult<Vec<(u32, u32)>> {
         let any = reduction("sum", "tree", None, None, Dtype::F32, None)?;
         let leaves = natural("num_leaves", num_leaves)?;
-        let mut in_use = self.runtime.in_use(py)?;
-        let made = in_use.get().accumulator(&any, leaves, 0);
-        made.map(|made| made.leaves().runs().to_vec()).map_err(|error| exception(py, &error, None))
+        self.session.call(py, &shape_of(Vec::new())?, None, |runtime, _| {
+            Ok(runtime.accumulator(&any, leaves, 0)?.leaves().runs().to_vec())
+        })
     }
 
     /// An accumulator for this rank's leaves, each of `shape` and `dtype`.
-    #[expect(clippy::too_many_arguments, reason = "one Python signature")]
     fn accumulator(
         &self,
         py: Python<'_>,
@@ -368,12 +323,11 @@ impl Communicator {
         let out = out_dtype.map(|name| dtype_named("out_dtype", name)).transpose()?;
         let reduction = reduction("sum", order, accumulate, None, dtype, out)?;
         let leaves = natural("num_leaves", num_leaves)?;
-        let count = shape.iter().try_fold(1_u64, |count, &dimension| count.checked_mul(dimension));
-        let count =
-            count.ok_or_else(|| PyValueError::new_err(format!("shape {shape:?} has too many elements")))?;
-        let mut in_use = self.runtime.in_use(py)?;
-        let made = in_use.get().accumulator(&reduction, leaves, count);
-        Ok(Accumulator::new(made.map_err(|error| exception(py, &error, None))?, dtype, shape_of(shape)?))
+        let (count, shape) = (elements(&shape)?, shape_of(shape)?);
+        let made = self
+            .session
+            .call(py, &shape, None, |runtime, _| runtime.accumulator(&reduction, leaves, count))?;
+        Ok(Accumulator::new(made, dtype, shape))
     }
 
     fn accumulated_all_reduce(
@@ -384,16 +338,17 @@ impl Communicator {
         op: &str,
         divisor: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
-        let out = out_array(out)?;
+        background: bool,
+    ) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
+        let held = Held::new(None, Some(out_array(out)?))?;
         let asked = reduction(op, "tree", None, divisor, accumulator.dtype, None)?;
         let taken = accumulator.take(py)?;
-        self.run(py, None, Some(&out), &accumulator.shape, timeout, move |runtime, _, out, call| {
+        self.session.run(py, held, accumulator.shape, when, move |runtime, _, out, call| {
             runtime.accumulated_all_reduce(taken, asked.op, asked.divisor, present(out), call)
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one Python signature")]
     fn accumulated_reduce_scatter(
         &self,
         py: Python<'_>,
@@ -403,26 +358,82 @@ impl Communicator {
         divisor: Option<&Bound<'_, PyAny>>,
         counts: Option<Vec<u64>>,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
-        let out = out_array(out)?;
+        background: bool,
+    ) -> PyResult<Option<Work>> {
+        let when = When::new(timeout, background)?;
+        let held = Held::new(None, Some(out_array(out)?))?;
         let asked = reduction(op, "tree", None, divisor, accumulator.dtype, None)?;
         let taken = accumulator.take(py)?;
-        self.run(py, None, Some(&out), &accumulator.shape, timeout, move |runtime, _, out, call| {
+        self.session.run(py, held, accumulator.shape, when, move |runtime, _, out, call| {
             let counts = counts.as_deref();
             runtime.accumulated_reduce_scatter(taken, asked.op, asked.divisor, present(out), counts, call)
         })
     }
 
+    /// Splits the group by color; a rank without one joins none.
+    fn split(
+        &self,
+        py: Python<'_>,
+        color: Option<&Bound<'_, PyAny>>,
+        key: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<Option<Communicator>> {
+        let color = color.map(|color| natural("color", color)).transpose()?;
+        let (key, timeout) = (natural("key", key)?, When::new(timeout, false)?.timeout);
+        let made = self.session.call(py, &shape_of(Vec::new())?, timeout, move |runtime, call| {
+            runtime.split(color, key, call)
+        })?;
+        Ok(made.map(Communicator::new))
+    }
+
+    /// The group of some ranks; `None` on the others.
+    fn new_group(
+        &self,
+        py: Python<'_>,
+        ranks: Vec<u32>,
+        timeout: Option<f64>,
+    ) -> PyResult<Option<Communicator>> {
+        let timeout = When::new(timeout, false)?.timeout;
+        let made = self.session.call(py, &shape_of(Vec::new())?, timeout, move |runtime, call| {
+            runtime.new_group(&ranks, call)
+        })?;
+        Ok(made.map(Communicator::new))
+    }
+
+    /// What a call would do.
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        collective: &str,
+        count: u64,
+        dtype: &str,
+        op: &str,
+        order: &str,
+        accumulate: Option<&str>,
+        out_dtype: Option<&str>,
+        num_leaves: Option<u32>,
+        root: u32,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (dtype, out) =
+            (dtype_named("dtype", dtype)?, out_dtype.map(|name| dtype_named("out_dtype", name)).transpose()?);
+        let reduction = reduction(op, order, accumulate, None, dtype, out)?;
+        let told = self.session.call(py, &shape_of(Vec::new())?, None, |runtime, _| {
+            runtime.explain(collective, &reduction, count, num_leaves, root)
+        })?;
+        explain::dictionary(py, &told)
+    }
+
+    /// Refuses this rank's next collective: the others are told `message` instead of waiting.
+    fn refuse(&self, py: Python<'_>, operation: String, message: String, memory: bool) -> PyResult<()> {
+        self.session.refuse(py, operation, message, memory)
+    }
+
     fn abort(&self, py: Python<'_>, reason: &str) -> PyResult<()> {
-        self.runtime.in_use(py)?.get().abort(reason);
-        Ok(())
+        self.session.abort(py, reason)
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if let Some(mut runtime) = self.runtime.take()? {
-            py.detach(move || runtime.close());
-        }
-        Ok(())
+        self.session.close(py)
     }
 }
 

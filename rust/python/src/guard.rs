@@ -7,7 +7,6 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::errors;
@@ -45,36 +44,40 @@ impl<T> Guarded<T> {
     }
 
     /// The value's lock, whether or not the value is still there.
-    fn lock(&self) -> PyResult<MutexGuard<'_, Option<T>>> {
-        if self.forks != FORKS.load(Ordering::Relaxed) {
-            return Err(PyRuntimeError::new_err(format!(
-                "this {} belongs to the process that was forked: call isobit.init() in the child, \
-                 or start the child with multiprocessing's 'spawn' method",
-                self.what
-            )));
+    fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Option<T>>> {
+        if self.is_inherited() {
+            return Err(errors::forked(py, self.what));
         }
         match self.value.try_lock() {
             Ok(guard) => Ok(guard),
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => Err(PyRuntimeError::new_err(format!(
-                "this {} is in use by another thread: give each thread its own, or take turns",
-                self.what
-            ))),
+            Err(TryLockError::WouldBlock) => Err(errors::in_use(py, self.what)),
         }
+    }
+
+    /// Whether this process is a forked child of the one that made it.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.forks != FORKS.load(Ordering::Relaxed)
     }
 
     /// The value, for one call.
     pub(crate) fn in_use(&self, py: Python<'_>) -> PyResult<InUse<'_, T>> {
-        let guard = self.lock()?;
+        let guard = self.lock(py)?;
         match *guard {
             Some(_) => Ok(InUse(guard)),
             None => Err(errors::closed(py, self.what)),
         }
     }
 
+    /// Forgets the value: nothing of it may run in a forked child, where its threads are not.
+    pub(crate) fn leak(&mut self) {
+        let value = self.value.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::forget(value.take());
+    }
+
     /// The value, taken out for good.
-    pub(crate) fn take(&self) -> PyResult<Option<T>> {
-        Ok(self.lock()?.take())
+    pub(crate) fn take(&self, py: Python<'_>) -> PyResult<Option<T>> {
+        Ok(self.lock(py)?.take())
     }
 }
 

@@ -11,7 +11,11 @@ mod arrays;
 mod buffer;
 mod communicator;
 mod errors;
+mod explain;
 mod guard;
+mod joining;
+mod session;
+mod work;
 
 use pyo3::prelude::*;
 
@@ -26,6 +30,8 @@ mod _native {
     use crate::communicator::Communicator;
     #[pymodule_export]
     use crate::guard::forked;
+    #[pymodule_export]
+    use crate::work::Work;
 
     use super::*;
 

@@ -15,8 +15,10 @@ mod site;
 mod trace;
 pub mod transport;
 
-pub use communicator::{AbortHandle, Accumulator, Call, Communicator, Reduction, TIMEOUT_DEFAULT};
+pub use communicator::{AbortHandle, Accumulator, Call, Communicator, Explanation, LeafCost};
+pub use communicator::{Reduction, TIMEOUT_DEFAULT};
 pub use error::{Error, ErrorKind};
+pub use isobit_core::schedule::Cost;
 pub use isobit_core::wire;
 pub use isobit_core::{Contract, ContractError, ContractSpec, Dtype, Order, Rank, ReduceOp, law};
 pub use isobit_sys::{Memory, ReadSpan, WriteSpan};

@@ -7,6 +7,7 @@ mod collectives;
 #[cfg(test)]
 mod damage_tests;
 mod exchange;
+mod explain;
 mod failure;
 mod groups;
 mod notice;
@@ -28,6 +29,7 @@ use isobit_sys::{ReadSpan, WriteSpan};
 pub use abort::AbortHandle;
 pub use accumulate::Accumulator;
 pub use collectives::Reduction;
+pub use explain::{Explanation, LeafCost};
 pub use operation::Call;
 
 use crate::error::{Error, ErrorKind};

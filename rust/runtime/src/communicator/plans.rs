@@ -6,7 +6,7 @@ use std::sync::Arc;
 use isobit_core::Rank;
 use isobit_core::engine::Engine;
 use isobit_core::law::LeafMap;
-use isobit_core::schedule::{self, Counts, Limits, PlanError, Program, Request, Topology};
+use isobit_core::schedule::{self, Cost, Counts, Layout, Limits, PlanError, Program, Request, Topology};
 use isobit_sys::Memory;
 
 use super::signature::{Amounts, Signature};
@@ -30,6 +30,13 @@ pub(crate) struct Plans {
     limits: Limits,
     plans: BTreeMap<Signature, Plan>,
     uses: u64,
+}
+
+/// What a plan would be.
+pub(crate) struct Outline {
+    pub(crate) algorithm: &'static str,
+    pub(crate) steps: u64,
+    pub(crate) cost: Cost,
 }
 
 /// Why there is no plan.
@@ -57,6 +64,14 @@ impl Plans {
         let plan = self.plans.get_mut(&signature).expect("it was just put there");
         plan.used = self.uses;
         Ok(plan)
+    }
+
+    /// What the plan of a request would be, without its staging.
+    pub(crate) fn outline(&self, request: &Request<'_>) -> Result<Outline, PlanError> {
+        let algorithm = schedule::choose(request, &self.topology, &self.limits)?;
+        let program = schedule::plan_rank(request, &self.topology, &self.limits, algorithm, self.rank)?;
+        let cost = schedule::cost(&Layout::new(request, &self.topology)?, &program);
+        Ok(Outline { algorithm: algorithm.name(), steps: program.steps.len() as u64, cost })
     }
 
     fn make(&self, signature: &Signature) -> Result<Plan, NoPlan> {
