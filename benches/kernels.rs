@@ -73,7 +73,8 @@ fn leaves(dtype: Dtype, count: u64, len: usize) -> Vec<Vec<u8>> {
                     // A sum of four uniform numbers: bell-shaped.
                     let parts = state.to_le_bytes();
                     let sum: i32 = parts[4..].iter().map(|part| i32::from(*part) - 128).sum();
-                    (f64::from(sum) / 128.0 + f64::from((state >> 40) as u32) * 1e-12).to_le_bytes()
+                    let fine = f64::from((state >> 8) as u32 & 0xff_ffff) / (1u64 << 31) as f64;
+                    (f64::from(sum) / 128.0 + fine).to_le_bytes()
                 })
                 .collect();
             let mut bytes = vec![0; len.min(DRAWN) * dtype.size()];

@@ -15,6 +15,28 @@ use super::program::Pass;
 /// Elements of a block.
 pub(super) const BLOCK: usize = 512;
 
+/// A cache line.
+pub(super) const LINE_BYTES: usize = 64;
+
+/// The blocks of `len` elements of `size` bytes at `first`, as their starts and lengths: from the
+/// second on they start with a cache line, because loads across two lines that come from memory
+/// cost more than the arithmetic.
+pub(super) fn blocks(first: *const u8, size: usize, len: usize) -> impl Iterator<Item = (usize, usize)> {
+    let head = BLOCK - first.addr() % LINE_BYTES / size;
+    let starts = std::iter::once(0).chain((head..len).step_by(BLOCK));
+    let end = move |start| if start == 0 { head } else { start + BLOCK };
+    starts.filter(move |start| *start < len).map(move |start| (start, end(start).min(len) - start))
+}
+
+/// Asks for the elements of the next block that correspond to these `len`: while a loop works on
+/// what the cache holds, the memory would be idle.
+#[inline(always)]
+pub(super) fn prefetch_next<I: Isa, T>(from: *const T, len: usize) {
+    for line in (0..len * size_of::<T>()).step_by(LINE_BYTES) {
+        I::prefetch(from.wrapping_add(BLOCK).cast::<u8>().wrapping_add(line));
+    }
+}
+
 /// Room for a block of values of any type.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
@@ -110,7 +132,9 @@ pub(super) unsafe fn pass_through_f32<I: Isa, E: Element, A: Accumulator>(
             let mut wide_sources = [Source { start: std::ptr::null(), is_leaf: true }; 8];
             for ((source, wide), wide_source) in sources.iter().zip(&mut wide).zip(&mut wide_sources) {
                 let wide = wide.0.as_mut_ptr().cast::<f32>();
-                E::widen_block::<I>(source.start.cast::<E::Bits>().add(start), wide, len);
+                let from = source.start.cast::<E::Bits>().add(start);
+                prefetch_next::<I, _>(from, len);
+                E::widen_block::<I>(from, wide, len);
                 wide_source.start = wide.cast();
             }
             self::pass::<I, FloatSum<F32, A, 8>>(narrow, &wide_sources[..count], 0, len, slots);
@@ -310,6 +334,7 @@ pub(super) unsafe fn load<I: Isa, A: Accumulator, E: Element>(input: *const u8, 
     // SAFETY: as the caller promises.
     unsafe {
         let values = from_raw_parts_mut(slot.0.as_mut_ptr().cast::<A>(), len);
+        prefetch_next::<I, E::Bits>(input.cast(), len);
         I::run(Load::<A, E> { from: input.cast(), values });
     }
 }

@@ -32,6 +32,11 @@ pub(super) trait Isa: 'static {
     /// The processor must have the set.
     unsafe fn run<J: Job>(job: J);
 
+    /// Asks for the cache line at `address`, which need not exist.
+    fn prefetch(address: *const u8) {
+        let _ = address;
+    }
+
     /// Widens as many leading elements of f16 as it likes and returns how many: for a set that has
     /// an instruction for it, which compilers don't find.
     ///

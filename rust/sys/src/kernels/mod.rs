@@ -23,7 +23,7 @@ use thiserror::Error;
 
 use crate::fpenv::Guard;
 use crate::{ReadSpan, WriteSpan};
-use block::{BLOCK, LoadFn, Slot, Source, StoreFn};
+use block::{BLOCK, LoadFn, Slot, Source, StoreFn, blocks};
 use exact_block::{Plan, Scratch, SumFn};
 use isa::{Isa, Scalar};
 use program::Program;
@@ -202,8 +202,7 @@ impl Kernels {
             &mut many[..]
         };
         let out_size = if is_result { contract.dtype_out() } else { acc }.size();
-        for start in (0..len).step_by(BLOCK) {
-            let count = BLOCK.min(len - start);
+        for (start, count) in blocks(sources[0].start, dtype.size(), len) {
             for pass in &program.passes {
                 // SAFETY: a `Kernels` exists only where its instruction set does; `check` has
                 // measured every input; the program names slots below `program.slots`; slots are
@@ -244,8 +243,7 @@ impl Kernels {
         let store = (self.result_store)(Dtype::F64, contract.dtype_out());
         let mut scratch = Scratch::new();
         let mut left_over = Vec::new();
-        for start in (0..len).step_by(BLOCK) {
-            let count = BLOCK.min(len - start);
+        for (start, count) in blocks(sources[0].start, contract.dtype_in().size(), len) {
             // SAFETY: the instruction set exists, and `check` has measured the inputs.
             let some_are_left = unsafe { sum(plan, &sources, start, count, &mut scratch) };
             if some_are_left {

@@ -28,6 +28,12 @@ impl Isa for Avx2 {
         unsafe { inner(job) }
     }
 
+    #[inline(always)]
+    fn prefetch(address: *const u8) {
+        // SAFETY: every x86-64 processor has the instruction, which never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+
     unsafe fn widen_f16(from: *const u16, to: *mut f32, len: usize) -> usize {
         const LANES: usize = 8;
 
@@ -71,6 +77,12 @@ impl Isa for Avx512 {
         }
         // SAFETY: the caller knows that the processor has the set.
         unsafe { inner(job) }
+    }
+
+    #[inline(always)]
+    fn prefetch(address: *const u8) {
+        // SAFETY: every x86-64 processor has the instruction, which never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
 
     unsafe fn widen_f16(from: *const u16, to: *mut f32, len: usize) -> usize {
