@@ -65,3 +65,7 @@ def test_sequence_parallelism_on_gives_the_bits_of_off_on_any_number_of_ranks() 
 def test_sequence_parallelism_splits_the_work_on_positions() -> None:
     (output,) = outputs("sequence_parallel.py", "--steps=1", ranks=(4,))
     assert output.count("norms and dropout for 12 of 48 positions") == 4
+
+
+def test_a_jax_step_with_callbacks_is_the_same_on_any_number_of_ranks() -> None:
+    assert len(digests("jax_callbacks.py", "--steps=3", ranks=(1, 3))) == 1
