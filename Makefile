@@ -11,7 +11,7 @@ RUST := $(shell find rust -name '*.rs' -o -name '*.toml')
 PYTHON_CODE := conftest.py python examples tests $(wildcard benches)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python mutations mutations-sample lint bench wheel clean
+.PHONY: help demo test test-rust test-python mutations mutations-sample lint bench docs wheel clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,10 @@ lint: .venv/native ## Check formats, lints and types
 
 bench: ## Measure the kernels against memcpy, as ratios in one run
 	cargo bench --locked -p isobit-sys --bench kernels
+
+docs: .venv/native ## Build the API reference from the docstrings into dist/docs/
+	$(BIN)/pdoc --output-directory dist/docs isobit '!isobit.reference' '!isobit.cli' '!isobit.verify'
+	@echo "open dist/docs/isobit.html"
 
 wheel: .venv/tools ## Build a wheel into dist/
 	$(BIN)/maturin build --release --locked --out dist
