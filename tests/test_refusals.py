@@ -12,11 +12,11 @@ def test_a_strided_out_that_is_read_only_is_refused_without_waiting_for_anybody(
     first, _ = isobit.memory_group(2, timeout=5)
     locked = np.ones(8)
     locked.flags.writeable = False
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(TypeError, match="read-only"):
         first.all_reduce(np.ones(4), locked[::2])
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(TypeError, match="read-only"):
         first.all_reduce(locked[::2])
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(TypeError, match="read-only"):
         first.broadcast(locked[::2])
     assert np.array_equal(locked, np.ones(8))
 
