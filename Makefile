@@ -1,6 +1,7 @@
 # One command each: `make help` lists them. Every target sets up what it needs in .venv and target/.
 
 PYTHON ?= python3
+SYSTEM_PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -8,10 +9,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH RANK WORLD_SIZE LOCAL_RANK
 
 RUST := $(shell find rust -name '*.rs' -o -name '*.toml')
+TORCH_TESTS := $(wildcard tests/test_torch.py tests/test_examples_torch.py tests/test_tensors.py)
 PYTHON_CODE := conftest.py python examples tests $(wildcard benches)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python mutations mutations-sample lint bench docs wheel clean
+.PHONY: help demo test test-rust test-python test-torch mutations mutations-sample lint bench docs wheel clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,13 +33,28 @@ help: ## Say what there is
 demo: .venv/native ## Train on 1 to 8 ranks, with isobit and the usual way: a table and demo.png
 	$(BIN)/python examples/digits/demo.py
 
-test: test-rust test-python ## Run every test, Rust and Python
+test: test-rust test-python test-torch ## Run every test, Rust and Python
 
 test-rust:
 	cargo test --workspace --locked
 
 test-python: .venv/native
 	$(BIN)/python -m pytest
+
+# With Debian's torch, which only the system's Python sees, in a second environment.
+test-torch: .venv/native ## Run the tests with torch, if the system has one (make test does it)
+	@if $(SYSTEM_PYTHON) -c 'import sys, venv, torch; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then \
+		$(MAKE) --no-print-directory .venv-torch/tools && .venv-torch/bin/python -m pytest -k torch $(TORCH_TESTS); \
+	else \
+		echo "Left out: $(TORCH_TESTS), because $(SYSTEM_PYTHON) has no torch."; \
+		echo "This brings it: apt-get install -y --no-install-recommends python3-torch python3-venv"; \
+	fi
+
+.venv-torch/tools: requirements-torch.txt
+	$(SYSTEM_PYTHON) -m venv --system-site-packages .venv-torch
+	.venv-torch/bin/pip install --quiet --requirement requirements-torch.txt
+	echo '$(CURDIR)/python' > .venv-torch/lib/$$(basename $$(ls -d .venv-torch/lib/python3*))/site-packages/isobit.pth
+	@touch $@
 
 mutations: .venv/native ## Break the library in every known way: a test must notice each (some minutes)
 	$(BIN)/python tests/mutations/run.py
@@ -66,6 +83,6 @@ wheel: .venv/tools ## Build a wheel into dist/
 	@ls -l dist
 
 clean: ## Remove everything that was built
-	rm -rf .venv target dist demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-torch target dist demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find python tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f python/isobit/_native*.so

@@ -52,7 +52,8 @@ class Dispatch:
     def to_experts(self, rows: Array) -> Array:
         """The rows, from all ranks, that are for this rank's experts."""
         counts = {"send_counts": self.sent.tolist(), "recv_counts": self.received.tolist()}
-        return self.comm.all_to_all(rows[self.order], **counts)
+        received: Array = self.comm.all_to_all(rows[self.order], **counts)
+        return received
 
     def back(self, rows: Array) -> Array:
         """What the experts made of this rank's rows."""

@@ -41,14 +41,16 @@ class Block:
 
     def whole(self, rows: Array) -> Array:
         """All positions, from those that this rank works on."""
-        return self.comm.all_gather(rows, counts=[n * ROWS for n in self.counts]) if self.on else rows
+        all_rows: Array = self.comm.all_gather(rows, counts=[n * ROWS for n in self.counts]) if self.on else rows
+        return all_rows
 
     def total(self, parts: dict[int, Array]) -> Array:
         """The sum of all shards' parts, for the positions that this rank works on."""
         with self.comm.accumulate(num_leaves=SHARDS, shape=(LENGTH, WIDTH), dtype=np.float32) as acc:
             for leaf, part in parts.items():
                 acc.add(leaf, part)
-            return acc.reduce_scatter(counts=[n * ROWS for n in self.counts]) if self.on else acc.all_reduce()
+            rows: Array = acc.reduce_scatter(counts=[n * ROWS for n in self.counts]) if self.on else acc.all_reduce()
+        return rows
 
     def sum_of_positions(self, rows: Array) -> Array:
         """The sum over all positions; the leaves are the blocks of the sequence, on and off."""
@@ -56,7 +58,8 @@ class Block:
         with self.comm.accumulate(num_leaves=BLOCKS, shape=rows.shape[1:], dtype=np.float32) as acc:
             for leaf, block in zip(self.leaves, own, strict=True):
                 acc.add(leaf, block.sum(axis=0))
-            return acc.all_reduce()
+            result: Array = acc.all_reduce()
+        return result
 
     def train(self, step: int) -> float:
         """One step: to give, at each position, the mean of all up to it. Returns the loss."""

@@ -2,7 +2,7 @@
 
 Each rank keeps Adam's moments of its own blocks of the parameters only: gradients are reduce-scattered, the rank
 updates its blocks, and the parameters are all-gathered. With `--replicated` every rank keeps everything, and gradients
-are all-reduced. Both give the same parameters in every bit, on any number of ranks, clipping by the norm included.
+are all-reduced. Both give the same parameters in every bit, on 1 to 24 ranks, clipping by the norm included.
 """
 
 from __future__ import annotations

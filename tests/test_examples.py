@@ -28,6 +28,11 @@ def digests(example: str, *options: str, ranks: tuple[int, ...]) -> set[str]:
     return set(re.findall(r"digest (\w+)", "".join(outputs(example, *options, ranks=ranks))))
 
 
+def test_the_table_of_examples_names_each_file_and_no_other() -> None:
+    linked = set(re.findall(r"\]\(([\w/.]+)\)", (EXAMPLES / "README.md").read_text()))
+    assert linked == {file.name for file in EXAMPLES.glob("*.py")} | {"digits/"}
+
+
 def test_data_parallel_training_is_the_same_on_any_number_of_ranks() -> None:
     (short,) = digests("data_parallel.py", "--epochs=3", ranks=(1, 2, 3, 5))
     assert digests("data_parallel.py", "--epochs=4", ranks=(1,)) != {short}

@@ -100,4 +100,5 @@ def note_written(given: Any) -> None:
     """Tells torch that a tensor of its was written to, so that autograd refuses stale saved values."""
     torch = sys.modules.get("torch")
     if torch is not None and is_torch(given) and isinstance(given, torch.Tensor) and not given.is_inference():
-        torch.autograd.graph.increment_version(given)
+        # `torch.autograd.graph.increment_version` came with 2.1: a write to none of its elements counts as one too.
+        given.detach().as_strided((0,), (1,)).zero_()
