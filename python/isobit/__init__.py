@@ -29,6 +29,7 @@ from isobit.errors import (
     VersionMismatch,
 )
 from isobit.explanation import Explanation
+from isobit.flight import dump_flight_recorders
 from isobit.functional import (
     abort,
     accumulate,
@@ -86,6 +87,7 @@ __all__ = [
     "broadcast",
     "broadcast_object",
     "default",
+    "dump_flight_recorders",
     "explain",
     "gather",
     "gather_object",

@@ -1,6 +1,8 @@
 """The extension module: arguments, the interpreter's lock, errors. `isobit` is the API above it."""
 
 from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, final
 
 __version__: str
@@ -8,6 +10,12 @@ __version__: str
 class NeedsCopy(Exception): ...
 
 def forked() -> None: ...
+def dump_flight_recorders(folder: str | PathLike[str], reason: str) -> list[Path]: ...
+
+@final
+class FlightRecorder:
+    def json(self, reason: str) -> str: ...
+    def dump(self, path: str | PathLike[str], reason: str) -> None: ...
 
 @final
 class Work:
@@ -29,6 +37,8 @@ class Communicator:
     def epoch(self) -> int: ...
     @property
     def transport(self) -> str: ...
+    @property
+    def flight_recorder(self) -> FlightRecorder: ...
     @staticmethod
     def solo() -> Communicator: ...
     @staticmethod

@@ -1,4 +1,4 @@
-"""The command line: `isobit run -n N script.py args...`, `isobit verify`."""
+"""The command line: `isobit run -n N script.py args...`, `isobit verify`, `isobit flight`, `isobit trace`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 USAGE = """\
-usage: isobit run -n N [--timeout SECONDS] script.py [arguments...]
-       isobit run -n N [--timeout SECONDS] -m module [arguments...]
+usage: isobit run -n N [--timeout SECONDS] [--trace FILE] script.py [arguments...]
+       isobit run -n N [--timeout SECONDS] [--trace FILE] -m module [arguments...]
+       isobit flight FILE...
+       isobit trace -o FILE FILE...
        isobit verify [--quick] [--peers [--plot FILE]]
        isobit --version
 
@@ -19,7 +21,11 @@ of the signal that ended it).
 
   -n N               how many ranks
   --timeout SECONDS  end the run, with status 124, when it takes longer
+  --trace FILE       write a timeline of all ranks, for ui.perfetto.dev
   -m module          run a module as a script, as in python -m
+
+SIGUSR1 makes every rank dump its flight recorder. flight reads such dumps, or folders of them, and says who is
+behind, who called what else, and where. trace merges the ranks' timelines (ISOBIT_TRACE) into one.
 
 verify checks the promise on this machine: every operation, dtype, order and world size, over every transport, bit
 for bit against the reference. Its exit status is 1 if a bit is wrong, and it shows the first one.
@@ -42,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["run"]:
             return _run(words[1:])
+        if words[:1] == ["flight"]:
+            return _flight(words[1:])
+        if words[:1] == ["trace"]:
+            return _trace(words[1:])
         if words[:1] == ["verify"]:
             return _verify(words[1:])
         if words in (["--version"], ["-V"]):
@@ -61,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     ranks: int | None = None
     timeout: float | None = None
+    trace: Path | None = None
     module: list[str] = []
     while words and words[0].startswith("-") and not module:
         word = words.pop(0)
@@ -68,7 +79,7 @@ def _run(words: list[str]) -> int:
             print(USAGE, end="")
             return 0
         option, given, value = word.partition("=")
-        if option not in ("-n", "--timeout", "-m"):
+        if option not in ("-n", "--timeout", "--trace", "-m"):
             raise UsageError(f"run has no option {word!r}: try isobit run --help")
         if not given:
             if not words:
@@ -78,6 +89,8 @@ def _run(words: list[str]) -> int:
             ranks = _ranks(value)
         elif option == "--timeout":
             timeout = _timeout(value)
+        elif option == "--trace":
+            trace = _writable("--trace", value)
         else:
             module = ["-m", value]
     if ranks is None:
@@ -91,7 +104,49 @@ def _run(words: list[str]) -> int:
     from isobit.launcher import Run
 
     # Unbuffered, so that a rank's last words before a crash are not lost.
-    return Run(ranks, [sys.executable, "-u", *module, *words], timeout).run()
+    return Run(ranks, [sys.executable, "-u", *module, *words], timeout, trace).run()
+
+
+def _flight(words: list[str]) -> int:
+    if words in (["-h"], ["--help"]):
+        print(USAGE, end="")
+        return 0
+    if not words:
+        raise UsageError("flight needs the ranks' dumps, or the folder that they are in")
+    from isobit.flight_report import DumpError, read, report
+
+    try:
+        print(report(read(Path(word) for word in words)))
+    except DumpError as error:
+        raise UsageError(str(error)) from None
+    return 0
+
+
+def _trace(words: list[str]) -> int:
+    if words in (["-h"], ["--help"]):
+        print(USAGE, end="")
+        return 0
+    if len(words) < 3 or words[0] != "-o":
+        raise UsageError("trace needs -o FILE and the ranks' timelines")
+    from isobit.trace import TraceError, merge
+
+    out, paths = Path(words[1]), [Path(word) for word in words[2:]]
+    if out in paths:
+        raise UsageError(f"-o {out}: that is one of the timelines to merge")
+    try:
+        merge(paths, out)
+    except TraceError as error:
+        raise UsageError(str(error)) from None
+    return 0
+
+
+def _writable(option: str, text: str) -> Path:
+    path = Path(text)
+    try:
+        path.open("w").close()
+    except OSError as error:
+        raise UsageError(f"{option} {text}: {error.strerror}") from None
+    return path
 
 
 def _verify(words: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -179,6 +180,23 @@ class Communicator(Reductions, Objects):
         return Explanation(
             collective=collective, rank=self.rank, world_size=self.world_size, elements=count, dtype=name, **told
         )
+
+    @property
+    def flight_recorder(self) -> list[dict[str, Any]]:
+        """The last 256 operations of this rank, the latest at the end (docs/debugging.md names the fields).
+
+        >>> comm = isobit.init()
+        >>> comm.barrier()
+        >>> [(record["operation"], record["state"]) for record in comm.flight_recorder]
+        [('barrier', 'completed')]
+        """
+        import json  # only where it is needed: it is the larger part of what an import of isobit would cost
+
+        return [json.loads(line) for line in self._native.flight_recorder.json("").splitlines()[1:]]
+
+    def dump_flight_recorder(self, path: str | os.PathLike[str]) -> None:
+        """Writes the flight recorder to a file, for `isobit flight`; also while another thread is in a call."""
+        self._native.flight_recorder.dump(path, "dump_flight_recorder")
 
     def abort(self, reason: str = "no reason given") -> None:
         """Ends the group's work: calls in progress and to come raise `isobit.Aborted`, on every rank.

@@ -9,6 +9,8 @@ raises the same.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class Error(Exception):
     """The base of isobit's errors.
@@ -41,6 +43,7 @@ class Error(Exception):
         operation: str | None = None,
         sequence: int | None = None,
         epoch: int | None = None,
+        flight: str | None = None,
     ) -> None:
         super().__init__(message)
         self.rank = rank
@@ -48,6 +51,20 @@ class Error(Exception):
         self.operation = operation
         self.sequence = sequence
         self.epoch = epoch
+        self._flight = flight
+
+    @property
+    def flight_recorder(self) -> list[dict[str, Any]]:
+        """The last operations of the rank when this happened, the failed one among them, the latest at the end.
+
+        The fields are those of a dump (docs/debugging.md); empty for errors that no operation met.
+
+        >>> Error("rank 2 did not answer").flight_recorder
+        []
+        """
+        import json  # as in Communicator.flight_recorder
+
+        return [json.loads(line) for line in (self._flight or "").splitlines()[1:]]
 
 
 class Timeout(Error, TimeoutError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 
-from isobit import _native, environment, functional
+from isobit import _native, environment, flight, functional
 from isobit.communicator import Communicator
 from isobit.errors import Unavailable
 
@@ -47,6 +47,7 @@ def init(*, timeout: float | None = None, transport: str | None = None) -> Commu
     native.set_timeout(seconds)
     comm = Communicator(native, world.local_rank)
     functional.offer(comm)
+    flight.listen()
     return comm
 
 

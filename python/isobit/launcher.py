@@ -22,12 +22,16 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from isobit.guard import Guard
+from isobit.trace import TraceError, merge
 
 #: How long ranks have to end after SIGINT or SIGTERM, in seconds.
 GRACE = 5.0
+#: How long ranks have to dump their flight recorders before that, where `ISOBIT_FLIGHT` asks for it, in seconds.
+DUMP_TIME = 1.0
 #: A line longer than this is passed on in pieces.
 LINE_BYTES_MAX = 1 << 20
 #: The exit status when the time limit has passed, as in coreutils' timeout.
@@ -77,15 +81,17 @@ class Stream:
 class Run:
     """The ranks of one `isobit run`, from their start to their end."""
 
-    def __init__(self, world_size: int, command: list[str], timeout: float | None) -> None:
+    def __init__(self, world_size: int, command: list[str], timeout: float | None, trace: Path | None = None) -> None:
         self._command = command
         self._world_size = world_size
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._timeout = timeout
+        self._trace = trace
         self._ranks: dict[int, subprocess.Popen[bytes]] = {}
         self._streams = selectors.DefaultSelector()
         self._status = 0
         self._ending = False
+        self._end_at: float | None = None
         self._kill_at: float | None = None
 
     def run(self) -> int:
@@ -101,7 +107,20 @@ class Run:
                 for process in self._ranks.values():
                     process.wait()
             self._drain()
+        if self._trace is not None:
+            self._merge(self._trace)
         return self._status
+
+    def _merge(self, trace: Path) -> None:
+        """Makes one timeline of those that the ranks have written."""
+        parts = [path for rank in range(self._world_size) if (path := _part(trace, str(rank))).exists()]
+        try:
+            merge(parts, trace)
+        except TraceError as error:
+            print(f"isobit run: --trace: {error}", file=sys.stderr, flush=True)
+            return
+        for path in parts:
+            path.unlink()
 
     def _start(self, guard: Guard) -> None:
         common = {
@@ -112,6 +131,8 @@ class Run:
             "MASTER_PORT": str(_free_port()),
             "ISOBIT_JOB": secrets.token_hex(16),
         }
+        if self._trace is not None:
+            common["ISOBIT_TRACE"] = str(_part(self._trace, "%r").absolute())
         for rank in range(self._world_size):
             process = subprocess.Popen(
                 self._command,
@@ -138,16 +159,21 @@ class Run:
             for number in wakeup.recv(4096):
                 if number in _ENDING_SIGNALS:
                     self._interrupted(signal.Signals(number))
+                elif number == signal.SIGUSR1:
+                    self._ask_for_dumps()
         self._reap()
         now = time.monotonic()
         if self._deadline is not None and now >= self._deadline and not self._ending:
             self._end(STATUS_TIMEOUT, f"the time limit of {self._timeout:g} s has passed", signal.SIGTERM)
+        if self._end_at is not None and now >= self._end_at:
+            self._signal(signal.SIGTERM)
+            self._end_at = None
         if self._kill_at is not None and now >= self._kill_at:
             self._signal(signal.SIGKILL)
             self._kill_at = None
 
     def _patience(self) -> float | None:
-        until = self._kill_at if self._ending else self._deadline
+        until = (self._end_at or self._kill_at) if self._ending else self._deadline
         return None if until is None else max(0.0, until - time.monotonic())
 
     def _reap(self) -> None:
@@ -167,7 +193,7 @@ class Run:
             rank, pid, status = min(failures, key=lambda failure: failure[2] > 0)
             code, how = _exit_status(status)
             others = f": ending the other {len(self._ranks)}" if self._ranks else ""
-            self._end(code, f"rank {rank} (process {pid}) {how}{others}", signal.SIGTERM)
+            self._end(code, f"rank {rank} (process {pid}) {how}{others}", signal.SIGTERM, dumps=True)
 
     def _interrupted(self, number: signal.Signals) -> None:
         if self._ending:
@@ -175,12 +201,24 @@ class Run:
         else:
             self._end(128 + number, f"{number.name}: ending all ranks", number)
 
-    def _end(self, status: int, reason: str, number: signal.Signals) -> None:
+    def _end(self, status: int, reason: str, number: signal.Signals, *, dumps: bool = False) -> None:
         print(f"isobit run: {reason}", file=sys.stderr, flush=True)
         self._status = status
         self._ending = True
         self._kill_at = time.monotonic() + GRACE
-        self._signal(number)
+        if dumps and os.environ.get("ISOBIT_FLIGHT"):
+            # Those that are left tell what they did; SIGTERM would not let them.
+            self._ask_for_dumps()
+            self._end_at = time.monotonic() + DUMP_TIME
+        else:
+            self._signal(number)
+
+    def _ask_for_dumps(self) -> None:
+        """Sends SIGUSR1 to the ranks that listen for it: it would end the others."""
+        for process in self._ranks.values():
+            if _catches(process.pid, signal.SIGUSR1):
+                # Not by Popen, which might take note of an end that belongs to _reap.
+                os.kill(process.pid, signal.SIGUSR1)
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self._ranks.values():
@@ -200,6 +238,20 @@ class Run:
 
 def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def _part(trace: Path, rank: str) -> Path:
+    """Where a rank writes its timeline, before they are merged."""
+    return trace.with_name(f"{trace.name}.{rank}")
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
@@ -232,7 +284,7 @@ def _signals() -> Iterator[socket.socket]:
     writer.setblocking(False)
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     # A handler must exist for the number to be written; what to do with it is the loop's business.
-    handlers = {number: signal.signal(number, _ignore) for number in (*_ENDING_SIGNALS, signal.SIGCHLD)}
+    handlers = {number: signal.signal(number, _ignore) for number in (*_ENDING_SIGNALS, signal.SIGCHLD, signal.SIGUSR1)}
     try:
         yield reader
     finally:

@@ -1,6 +1,6 @@
 //! `_native.Communicator`: one method a collective, each a few lines around the runtime's own.
 
-use isobit::Communicator as Runtime;
+use isobit::{Call, Communicator as Runtime};
 use isobit_core::{Dtype, Rank};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -9,10 +9,10 @@ use crate::accumulator::Accumulator;
 use crate::arguments::{dtype_named, natural, reduction, seconds};
 use crate::arrays::{check_dtypes, elements, input_array, out_array, pair, shape_of};
 use crate::buffer::{Array, Held};
-use crate::explain;
-use crate::joining;
+use crate::flight::FlightRecorder;
 use crate::session::{Session, When};
 use crate::work::Work;
+use crate::{explain, joining};
 
 /// One rank's membership in a group.
 #[pyclass(frozen, module = "isobit._native")]
@@ -24,6 +24,8 @@ pub(crate) struct Communicator {
     world_size: u32,
     #[pyo3(get)]
     transport: String,
+    #[pyo3(get)]
+    flight_recorder: FlightRecorder,
 }
 
 impl Communicator {
@@ -32,6 +34,7 @@ impl Communicator {
             rank: runtime.rank(),
             world_size: runtime.world_size(),
             transport: runtime.transport().to_owned(),
+            flight_recorder: FlightRecorder::of(&runtime),
             session: Session::new(runtime),
         }
     }
@@ -324,10 +327,8 @@ impl Communicator {
         let reduction = reduction("sum", order, accumulate, None, dtype, out)?;
         let leaves = natural("num_leaves", num_leaves)?;
         let (count, shape) = (elements(&shape)?, shape_of(shape)?);
-        let made = self
-            .session
-            .call(py, &shape, None, |runtime, _| runtime.accumulator(&reduction, leaves, count))?;
-        Ok(Accumulator::new(made, dtype, shape))
+        let make = |runtime: &mut Runtime, _: &mut Call<'_>| runtime.accumulator(&reduction, leaves, count);
+        Ok(Accumulator::new(self.session.call(py, &shape, None, make)?, dtype, shape))
     }
 
     fn accumulated_all_reduce(

@@ -5,6 +5,8 @@ use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::flight;
+
 fn class_name(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Timeout => "Timeout",
@@ -29,6 +31,7 @@ fn build(py: Python<'_>, class: &str, message: &str, details: Option<&Error>) ->
         arguments.set_item("operation", error.operation.as_deref())?;
         arguments.set_item("sequence", error.sequence)?;
         arguments.set_item("epoch", error.epoch)?;
+        arguments.set_item("flight", flight::record_of(error))?;
     }
     let class = py.import("isobit.errors")?.getattr(class)?;
     Ok(PyErr::from_value(class.call((message,), Some(&arguments))?))

@@ -12,6 +12,7 @@ mod buffer;
 mod communicator;
 mod errors;
 mod explain;
+mod flight;
 mod guard;
 mod joining;
 mod session;
@@ -28,6 +29,8 @@ mod _native {
     use crate::buffer::NeedsCopy;
     #[pymodule_export]
     use crate::communicator::Communicator;
+    #[pymodule_export]
+    use crate::flight::{FlightRecorder, dump_flight_recorders};
     #[pymodule_export]
     use crate::guard::forked;
     #[pymodule_export]

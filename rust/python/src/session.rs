@@ -14,6 +14,7 @@ use crate::arguments::{natural, seconds};
 use crate::arrays::shape_of;
 use crate::buffer::{Held, Shape};
 use crate::errors::exception;
+use crate::flight::caller;
 use crate::guard::Guarded;
 use crate::work::Work;
 
@@ -62,10 +63,12 @@ impl Session {
     ) -> PyResult<T> {
         let mut in_use = self.progress.in_use(py)?;
         let progress = &*in_use.get();
+        let site = caller(py);
         let (result, raised) = py.detach(|| {
             let raised = Cell::new(None);
             let result = progress.call(&mut || listen(&raised), |runtime| {
                 let interrupt = &mut || listen(&raised);
+                runtime.call_from(site);
                 work(runtime, &mut Call { shape: shape.as_slice(), timeout, interrupt })
             });
             (result, raised.into_inner())
@@ -102,8 +105,10 @@ impl Session {
         }
         let held = Arc::new(held);
         let job_held = Arc::clone(&held);
+        let site = caller(py);
         let job = move |runtime: &mut Runtime| {
             let mut call = Call { shape: shape.as_slice(), timeout, interrupt: &mut || false };
+            runtime.call_from(site);
             job_held.with(|input, out| work(runtime, input, out, &mut call))
         };
         let mut in_use = self.progress.in_use(py)?;

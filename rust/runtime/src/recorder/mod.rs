@@ -188,6 +188,11 @@ impl FlightRecorder {
         self.ring().iter().copied().collect()
     }
 
+    /// The rank whose operations these are.
+    pub fn rank(&self) -> Rank {
+        self.0.owner.rank
+    }
+
     /// How many operations there have been.
     pub fn count(&self) -> u64 {
         self.ring().count
