@@ -294,9 +294,9 @@ pub(super) unsafe fn store_result<I: Isa, A: Accumulator, E: Element>(
     }
 }
 
-struct Divide<'a, A> {
-    values: &'a mut [A],
-    divisor: A,
+pub(super) struct Divide<'a, A> {
+    pub(super) values: &'a mut [A],
+    pub(super) divisor: A,
 }
 
 impl<A: Accumulator> Job for Divide<'_, A> {

@@ -6,7 +6,7 @@
 
 use std::slice::from_raw_parts_mut;
 
-use super::block::{BLOCK, PassFn, Slot, Source};
+use super::block::{BLOCK, Divide, PassFn, Slot, Source};
 use super::element::Element;
 use super::isa::{Isa, Job};
 use super::program::Pass;
@@ -15,7 +15,11 @@ use super::program::Pass;
 /// they are multiples of 2^-24 below 2^16.
 const SMALL_LEAVES_MAX: usize = 1 << 13;
 
-/// Bits of a divisor's odd part below which a doubtful quotient can be recognised.
+/// Bits of a divisor's odd part up to which the quotient's own rounding can't lead the next one
+/// astray. That could only happen if the quotient rounded to a border of two results, a number m of
+/// at most 25 bits, without being it. But m times the divisor d is then on the grid of the f64, so
+/// that a sum other than m * d differs from it by a unit in its last place at least; a d-th of that
+/// is more than half a unit in the last place of m, and the quotient does not round to m.
 const DIVISOR_BITS_MAX: u32 = 27;
 
 /// What a block's sums become.
@@ -123,13 +127,7 @@ pub(super) unsafe fn sum<I: Isa, E: Element>(
             }
         }
         if plan.divisor != 1 {
-            let divisor = plan.divisor as f64;
-            let any = &mut any;
-            if plan.to_f64 {
-                I::run(Quotient::<true> { sums, flags, divisor, any });
-            } else {
-                I::run(Quotient::<false> { sums, flags, divisor, any });
-            }
+            I::run(Divide { values: sums, divisor: plan.divisor as f64 });
         }
     }
     any != 0
@@ -394,35 +392,6 @@ impl<const TO_F64: bool> Job for Merge<'_, TO_F64> {
             self.sums[i] = if is_ours { value } else { self.sums[i] };
             flags[i] = flag;
             any |= flag;
-        }
-        *self.any |= any;
-    }
-}
-
-/// Divides. Where the quotient is not the last rounding, flags those from which it could go astray.
-struct Quotient<'a, const TO_F64: bool> {
-    sums: &'a mut [f64],
-    flags: &'a mut [u64],
-    divisor: f64,
-    any: &'a mut u64,
-}
-
-impl<const TO_F64: bool> Job for Quotient<'_, TO_F64> {
-    #[inline(always)]
-    fn run(self) {
-        let mut any = 0;
-        for (sum, flag) in self.sums.iter_mut().zip(self.flags.iter_mut()) {
-            let quotient = *sum / self.divisor;
-            if !TO_F64 {
-                // The next rounding errs only from a quotient that lies on the border of two
-                // results, a number of at most 25 bits, without being the true quotient. Such a
-                // number times the divisor is exact, so that the comparison is.
-                let on_border = quotient.to_bits() & ((1 << 28) - 1) == 0;
-                let is_true = (quotient * self.divisor == *sum) | quotient.is_nan();
-                *flag |= u64::from(on_border & !is_true);
-            }
-            any |= *flag;
-            *sum = quotient;
         }
         *self.any |= any;
     }
