@@ -13,7 +13,7 @@ TORCH_TESTS := $(wildcard tests/test_torch.py tests/test_examples_torch.py tests
 PYTHON_CODE := conftest.py python examples tests $(wildcard benches)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-torch mutations mutations-sample lint bench docs wheel clean
+.PHONY: help demo test test-rust test-python test-torch mutations mutations-sample loom soak lint bench docs wheel clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,12 @@ mutations: .venv/native ## Break the library in every known way: a test must not
 mutations-sample: .venv/native ## The same, with four of the cheap ones; SEED= picks them
 	$(BIN)/python tests/mutations/run.py --sample 4 $(if $(SEED),--seed $(SEED))
 
+loom: ## Check the shared-memory ring and the sleep of ranks in every interleaving
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked -p isobit-sys --lib os::models -- --nocapture
+
+soak: .venv/native ## Show that a long run leaves nothing behind: a table and soak.png (some minutes)
+	$(BIN)/python benches/soak.py
+
 lint: .venv/native ## Check formats, lints and types
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -83,6 +89,6 @@ wheel: .venv/tools ## Build a wheel into dist/
 	@ls -l dist
 
 clean: ## Remove everything that was built
-	rm -rf .venv .venv-torch target dist demo.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-torch target dist demo.png soak.png soak.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find python tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f python/isobit/_native*.so

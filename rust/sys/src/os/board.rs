@@ -7,13 +7,15 @@
 //! A notifier writes what it has to say, adds 1 to the target's `changes`, and only then looks at
 //! `asleep`. A sleeper sets `asleep`, and only then looks at `changes` once more before it sleeps.
 //! All four are sequentially consistent, so at least one of the two sees the other: the sleeper
-//! that there is something new, or the notifier that it must ring.
+//! that there is something new, or the notifier that it must ring. Every write of `asleep` is a swap:
+//! two stores around a notifier's swap would do as well, but loom, which checks this
+//! (`models/board.rs`), does not know that nothing comes between what a swap reads and what it writes.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 use super::shared::SharedBytes;
 use super::sites::Sites;
+use super::sync::AtomicU64;
 
 /// The longest reason of an abort.
 pub const ABORT_BYTES_MAX: usize = 8 * 1024;
@@ -102,7 +104,7 @@ impl Board {
 
     /// Announces that this rank will sleep: whether it may, because nothing changed since `seen`.
     pub fn fall_asleep(&self, seen: u64) -> bool {
-        self.word(self.rank, ASLEEP).store(1, SeqCst);
+        self.word(self.rank, ASLEEP).swap(1, SeqCst);
         let quiet = self.word(self.rank, CHANGES).load(SeqCst) == seen;
         if !quiet {
             self.wake_up();
@@ -112,7 +114,7 @@ impl Board {
 
     /// Takes the announcement back.
     pub fn wake_up(&self) {
-        self.word(self.rank, ASLEEP).store(0, SeqCst);
+        self.word(self.rank, ASLEEP).swap(0, SeqCst);
     }
 
     /// Leaves the group for good, with a reason, of which the first [`CLOSE_BYTES_MAX`] bytes are kept.
@@ -172,6 +174,14 @@ impl Board {
         let reason: Vec<u8> = words.flat_map(u64::to_le_bytes).take(len).collect();
         let same = self.word(rank, BREAK_TEXT).load(SeqCst) == key;
         (rank, if same { reason } else { Vec::new() })
+    }
+
+    /// The offsets of the words that the ranks of a model use.
+    #[cfg(all(test, loom))]
+    pub(super) fn modelled_words(world_size: u32) -> impl Iterator<Item = usize> {
+        let rank_at = |rank| ABORT_RECORD_BYTES + rank as usize * RANK_BYTES;
+        let offsets = [CHANGES, ASLEEP, ATTACHED, PROCESS];
+        (0..world_size).flat_map(move |rank| offsets.map(|offset| rank_at(rank) + offset))
     }
 
     fn word(&self, rank: u32, offset: usize) -> &AtomicU64 {

@@ -2,11 +2,14 @@
 
 pub mod board;
 pub mod checksum;
+#[cfg(all(test, loom))]
+mod models;
 pub mod ring;
 pub mod segment;
 pub mod shared;
 pub mod sites;
 pub mod socket;
+mod sync;
 pub mod wake;
 
 /// A random number, for what must differ from one process to the next.

@@ -1,7 +1,7 @@
 //! Memory that several threads or processes share: from the heap, for tests, or mapped from a file.
 //!
 //! Two kinds of bytes are in it, and no byte is of both: words, which are only ever reached as
-//! atomics (`word`), and data, whose users take turns by a protocol over words (`span`).
+//! atomics (`word`), and data, whose users take turns by a protocol over words (`reading`, `writing`).
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::any::Any;
@@ -10,11 +10,11 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::WriteSpan;
+use super::sync::AtomicU64;
+use crate::{ReadSpan, WriteSpan};
 
 /// What every piece of shared memory is aligned to: a cache line.
 pub const ALIGN: usize = 64;
@@ -24,10 +24,13 @@ pub const ALIGN: usize = 64;
 pub struct SharedBytes {
     start: NonNull<u8>,
     len: usize,
-    owner: Arc<dyn Any + Send + Sync>,
+    /// Only held, for its drop.
+    _owner: Arc<dyn Any + Send + Sync>,
+    #[cfg(all(test, loom))]
+    model: Option<Arc<super::models::Model>>,
 }
 
-// SAFETY: the memory lives as long as `owner`, wherever the handle goes; words are atomics, and
+// SAFETY: the memory lives as long as `_owner`, wherever the handle goes; words are atomics, and
 // reaching data is unsafe with its own promise.
 unsafe impl Send for SharedBytes {}
 // SAFETY: as above; a handle has no state of its own that changes.
@@ -40,7 +43,25 @@ impl SharedBytes {
         // SAFETY: the layout's size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
-        SharedBytes { start, len, owner: Arc::new(Heap { start, layout }) }
+        SharedBytes::new(start, len, Arc::new(Heap { start, layout }))
+    }
+
+    /// As `zeroed`, with words and data that loom follows; `word_at` are all words that will be used.
+    #[cfg(all(test, loom))]
+    pub(super) fn modelled(len: usize, word_at: impl IntoIterator<Item = usize>) -> SharedBytes {
+        let mut memory = SharedBytes::zeroed(len);
+        memory.model = Some(Arc::new(super::models::Model::new(memory.start, len, word_at)));
+        memory
+    }
+
+    fn new(start: NonNull<u8>, len: usize, owner: Arc<dyn Any + Send + Sync>) -> SharedBytes {
+        SharedBytes {
+            start,
+            len,
+            _owner: owner,
+            #[cfg(all(test, loom))]
+            model: None,
+        }
     }
 
     /// The first `len` bytes of a file, shared with everyone who maps them.
@@ -51,7 +72,7 @@ impl SharedBytes {
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory in use.
         let start = unsafe { mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, file, 0) }?;
         let start = NonNull::new(start.cast()).expect("the kernel maps nothing at address 0");
-        Ok(SharedBytes { start, len, owner: Arc::new(Mapping { start, len }) })
+        Ok(SharedBytes::new(start, len, Arc::new(Mapping { start, len })))
     }
 
     /// How many bytes there are.
@@ -68,10 +89,11 @@ impl SharedBytes {
     pub fn slice(&self, start: usize, len: usize) -> SharedBytes {
         self.check(start, len, ALIGN);
         // SAFETY: the range lies inside this one.
-        SharedBytes { start: unsafe { self.start.add(start) }, len, owner: Arc::clone(&self.owner) }
+        SharedBytes { start: unsafe { self.start.add(start) }, len, ..self.clone() }
     }
 
     /// The word at an offset. Its bytes are used as a word everywhere, or as data everywhere.
+    #[cfg(not(all(test, loom)))]
     pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
         self.check(offset, 8, 8);
         // SAFETY: the eight bytes lie inside, live as long as `self`, are aligned because the
@@ -79,14 +101,33 @@ impl SharedBytes {
         unsafe { AtomicU64::from_ptr(self.start.add(offset).cast().as_ptr()) }
     }
 
-    /// The data `start..start + len`.
+    #[cfg(all(test, loom))]
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+        self.check(offset, 8, 8);
+        self.model.as_ref().expect("memory of a model").word(self.start.as_ptr() as usize + offset)
+    }
+
+    /// The data `start..start + len`, to read.
     ///
     /// # Safety
-    /// While the span is used no other thread writes these bytes, and while it is written through
-    /// none reads them; they are data, not words. A process that shares the memory and breaks the
-    /// protocol can spoil the bytes' values, and nothing else.
-    pub(crate) unsafe fn span(&self, start: usize, len: usize) -> WriteSpan<'_> {
+    /// While the span is used no other thread writes these bytes; they are data, not words. A process
+    /// that shares the memory and breaks the protocol can spoil the bytes' values, and nothing else.
+    pub(crate) unsafe fn reading(&self, start: usize, len: usize) -> ReadSpan<'_> {
         self.check(start, len, 1);
+        #[cfg(all(test, loom))]
+        self.model.as_ref().expect("memory of a model").read(self.start.as_ptr() as usize + start, len);
+        // SAFETY: the range lies inside; the rest is the caller's promise.
+        unsafe { ReadSpan::from_raw(self.start.add(start), len) }
+    }
+
+    /// The data `start..start + len`, to write.
+    ///
+    /// # Safety
+    /// As [`reading`](Self::reading), and no other thread reads these bytes meanwhile.
+    pub(crate) unsafe fn writing(&self, start: usize, len: usize) -> WriteSpan<'_> {
+        self.check(start, len, 1);
+        #[cfg(all(test, loom))]
+        self.model.as_ref().expect("memory of a model").write(self.start.as_ptr() as usize + start, len);
         // SAFETY: the range lies inside; the rest is the caller's promise.
         unsafe { WriteSpan::from_raw(self.start.add(start), len) }
     }

@@ -7,10 +7,10 @@
 //! Every byte is a word that is only reached as an atomic. A reader that comes while a rank writes
 //! sees an old or a new word, or a text that is not there yet; it judges every value before use.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::shared::SharedBytes;
+use super::sync::AtomicU64;
 
 /// How many sites of one rank have a name here, the first being number 1.
 pub const SITES_MAX: u16 = 255;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::{
     ALIGN, FRAME, HEAD, HEAD_BYTES, PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, TAIL, VERIFIED,
@@ -11,6 +11,7 @@ use super::{
 use crate::ReadSpan;
 use crate::os::checksum;
 use crate::os::shared::SharedBytes;
+use crate::os::sync::Mutex;
 
 /// The side that receives.
 pub struct Consumer {
@@ -73,8 +74,8 @@ impl Consumer {
         let mut head = [0; HEAD_BYTES];
         self.read(place + PREFIX_BYTES, &mut head);
         // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
-        let payload = unsafe { self.ring.data(place + PAYLOAD_AT, payload_bytes) };
-        match check(&head, payload_bytes, checksum::of(ReadSpan::from(payload))) {
+        let payload = unsafe { self.ring.reading(place + PAYLOAD_AT, payload_bytes) };
+        match check(&head, payload_bytes, checksum::of(payload)) {
             Ok(checked) => {
                 let lease = self.lend(place, payload_bytes, end);
                 Ok(Popped::Frame(checked, lease))
@@ -132,7 +133,7 @@ impl Consumer {
 
     fn read(&self, place: usize, bytes: &mut [u8]) {
         // SAFETY: called for bytes between `head` and `tail`, which are the consumer's.
-        let source = unsafe { self.ring.data(place, bytes.len()) };
+        let source = unsafe { self.ring.reading(place, bytes.len()) };
         // SAFETY: both are `bytes.len()` bytes long, and `bytes` is on this thread's stack.
         unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), bytes.as_mut_ptr(), bytes.len()) }
     }
@@ -162,7 +163,7 @@ impl Lease {
     pub fn payload(&self) -> ReadSpan<'_> {
         // SAFETY: the frame stays the consumer's until `head` passes it, which this lease prevents,
         // and no one else writes it.
-        unsafe { self.ring.data(self.place + PAYLOAD_AT, self.payload_bytes) }.into()
+        unsafe { self.ring.reading(self.place + PAYLOAD_AT, self.payload_bytes) }
     }
 }
 

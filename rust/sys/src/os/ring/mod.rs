@@ -43,7 +43,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use thiserror::Error;
 
 use super::shared::SharedBytes;
-use crate::WriteSpan;
+use crate::{ReadSpan, WriteSpan};
 
 pub use consumer::{Consumer, Lease, Popped};
 pub use producer::Producer;
@@ -129,16 +129,36 @@ impl Ring {
         (position % self.capacity as u64) as usize
     }
 
-    /// The data `place..place + len`.
+    /// The data `place..place + len`, to read.
     ///
     /// # Safety
-    /// As [`SharedBytes::span`].
-    unsafe fn data(&self, place: usize, len: usize) -> WriteSpan<'_> {
-        assert!(place <= self.capacity && len <= self.capacity - place, "inside the ring");
+    /// As [`SharedBytes::reading`].
+    unsafe fn reading(&self, place: usize, len: usize) -> ReadSpan<'_> {
+        self.check(place, len);
         // SAFETY: the caller's promise; the control words lie before.
-        unsafe { self.memory.span(CONTROL_BYTES + place, len) }
+        unsafe { self.memory.reading(CONTROL_BYTES + place, len) }
+    }
+
+    /// The data `place..place + len`, to write.
+    ///
+    /// # Safety
+    /// As [`SharedBytes::writing`].
+    unsafe fn writing(&self, place: usize, len: usize) -> WriteSpan<'_> {
+        self.check(place, len);
+        // SAFETY: the caller's promise; the control words lie before.
+        unsafe { self.memory.writing(CONTROL_BYTES + place, len) }
+    }
+
+    fn check(&self, place: usize, len: usize) {
+        assert!(place <= self.capacity && len <= self.capacity - place, "inside the ring");
     }
 }
 
 #[cfg(test)]
 mod tests;
+
+/// The offsets of a ring's words, for a model.
+#[cfg(all(test, loom))]
+pub(super) fn modelled_words() -> [usize; 5] {
+    [TAIL, RESENT, HEAD, VERIFIED, WANTED]
+}

@@ -151,14 +151,14 @@ impl Producer {
     ) {
         // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
         // by `wanted`, and this thread has no other span over it.
-        let sum = checksum::copy(payload, unsafe { self.ring.data(place + PAYLOAD_AT, payload.len()) });
+        let sum = checksum::copy(payload, unsafe { self.ring.writing(place + PAYLOAD_AT, payload.len()) });
         self.write(place + PREFIX_BYTES, &head(sum));
         self.write_prefix(place, FRAME, payload.len() as u32, number);
     }
 
     pub(super) fn write(&self, place: usize, bytes: &[u8]) {
         // SAFETY: called for bytes that are the producer's, by `try_push` and `resend` only.
-        let target = unsafe { self.ring.data(place, bytes.len()) };
+        let target = unsafe { self.ring.writing(place, bytes.len()) };
         // SAFETY: both are `bytes.len()` bytes long, and `bytes` is on this thread's stack.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target.as_ptr(), bytes.len()) }
     }

@@ -1,0 +1,115 @@
+//! A message is read only after it is whole, and its room is written only after the last read.
+
+use loom::thread;
+
+use super::explore;
+use crate::ReadSpan;
+use crate::os::ring::{
+    CAPACITY_MIN, Consumer, HEAD_BYTES, Lease, Popped, Producer, modelled_words, ring_bytes,
+};
+use crate::os::shared::SharedBytes;
+
+fn pair() -> (Producer, Consumer) {
+    let memory = SharedBytes::modelled(ring_bytes(CAPACITY_MIN), modelled_words());
+    // SAFETY: the memory is fresh and goes to these two only.
+    unsafe { (Producer::new(memory.clone()), Consumer::new(memory)) }
+}
+
+fn head(sum: u64) -> [u8; HEAD_BYTES] {
+    let mut head = [7; HEAD_BYTES];
+    head[..8].copy_from_slice(&sum.to_le_bytes());
+    head
+}
+
+fn check(head: &[u8; HEAD_BYTES], _payload_bytes: usize, sum: u64) -> Result<(), u64> {
+    let sent = u64::from_le_bytes(head[..8].try_into().unwrap());
+    if sent == sum { Ok(()) } else { Err(sum) }
+}
+
+/// Message `number` of `len` bytes.
+fn payload(number: u64, len: usize) -> Vec<u8> {
+    vec![number as u8 + 1; len]
+}
+
+fn push(producer: &mut Producer, bytes: &[u8]) {
+    while producer.try_push(ReadSpan::from(bytes), head).unwrap().is_none() {
+        thread::yield_now();
+    }
+}
+
+fn pop(consumer: &mut Consumer) -> Lease {
+    loop {
+        match consumer.try_pop(check).unwrap() {
+            Popped::Frame((), lease) => return lease,
+            Popped::Empty => thread::yield_now(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The ring holds two messages of 64 bytes or of none; more wait for room.
+fn all_arrive(lens: &'static [usize]) {
+    let (mut producer, mut consumer) = pair();
+    let sending = thread::spawn(move || {
+        for (number, &len) in lens.iter().enumerate() {
+            push(&mut producer, &payload(number as u64, len));
+        }
+        producer
+    });
+    for (number, &len) in lens.iter().enumerate() {
+        assert_eq!(pop(&mut consumer).payload().to_vec(), payload(number as u64, len));
+    }
+    let mut producer = sending.join().unwrap();
+    assert_eq!(producer.verified(), Ok(lens.len() as u64));
+}
+
+#[test]
+fn messages_arrive_whole_and_room_is_used_again() {
+    explore(|| all_arrive(&[64, 64, 64]));
+}
+
+#[test]
+fn a_message_that_does_not_fit_before_the_end_starts_at_the_beginning() {
+    explore(|| all_arrive(&[0, 0, 64]));
+}
+
+#[test]
+fn leases_that_end_on_other_threads_and_out_of_order_give_room_back_in_order() {
+    explore(|| {
+        let (mut producer, mut consumer) = pair();
+        push(&mut producer, &payload(0, 64));
+        push(&mut producer, &payload(1, 64));
+        let (first, second) = (pop(&mut consumer), pop(&mut consumer));
+        let reading = thread::spawn(move || assert_eq!(first.payload().to_vec(), payload(0, 64)));
+        let sending = thread::spawn(move || push(&mut producer, &payload(2, 64)));
+        assert_eq!(second.payload().to_vec(), payload(1, 64));
+        drop(second);
+        reading.join().unwrap();
+        sending.join().unwrap();
+        assert_eq!(pop(&mut consumer).payload().to_vec(), payload(2, 64));
+    });
+}
+
+#[test]
+fn a_damaged_message_is_rewritten_after_its_read_and_read_after_its_rewrite() {
+    explore(|| {
+        let (mut producer, mut consumer) = pair();
+        let sending = thread::spawn(move || {
+            let bytes = payload(0, 64);
+            assert_eq!(producer.try_push(ReadSpan::from(&bytes[..]), |sum| head(!sum)), Ok(Some(0)));
+            while producer.resend_wanted().unwrap().is_none() {
+                thread::yield_now();
+            }
+            producer.resend(0, ReadSpan::from(&bytes[..]), head).unwrap();
+        });
+        loop {
+            match consumer.try_pop(check).unwrap() {
+                Popped::Damaged => break,
+                Popped::Empty => thread::yield_now(),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(pop(&mut consumer).payload().to_vec(), payload(0, 64));
+        sending.join().unwrap();
+    });
+}
