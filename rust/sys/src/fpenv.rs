@@ -30,6 +30,16 @@ impl Drop for Guard {
     }
 }
 
+/// Does some arithmetic: whether all of it was exact. Says no where the processor can't tell.
+///
+/// `work` calls its arithmetic through a function pointer, which keeps it between the two looks at
+/// the flags: the compiler moves no such call across them.
+pub(crate) fn is_exact(work: impl FnOnce()) -> bool {
+    arch::write(arch::without_inexact(arch::read()));
+    work();
+    arch::is_exact(arch::read())
+}
+
 #[cfg(target_arch = "x86_64")]
 mod arch {
     use std::arch::asm;
@@ -42,8 +52,19 @@ mod arch {
 
     const STICKY_FLAGS: Control = 0x3f;
 
+    /// Sticky: some result since it was cleared was rounded.
+    const INEXACT: Control = 0x20;
+
     pub(super) fn is_default(control: Control) -> bool {
         control & !STICKY_FLAGS == DEFAULT
+    }
+
+    pub(super) fn without_inexact(control: Control) -> Control {
+        control & !INEXACT
+    }
+
+    pub(super) fn is_exact(control: Control) -> bool {
+        control & INEXACT == 0
     }
 
     pub(super) fn read() -> Control {
@@ -75,6 +96,15 @@ mod arch {
         control == DEFAULT
     }
 
+    /// The flags are in another register, FPSR, which nothing here reads yet.
+    pub(super) fn without_inexact(control: Control) -> Control {
+        control
+    }
+
+    pub(super) fn is_exact(_: Control) -> bool {
+        false
+    }
+
     pub(super) fn read() -> Control {
         let control: Control;
         // SAFETY: reads a control register.
@@ -100,6 +130,12 @@ mod arch {
         true
     }
 
+    pub(super) fn without_inexact(_: Control) -> Control {}
+
+    pub(super) fn is_exact(_: Control) -> bool {
+        false
+    }
+
     pub(super) fn read() -> Control {}
 
     pub(super) fn write(_: Control) {}
@@ -107,7 +143,7 @@ mod arch {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use super::{Guard, arch};
+    use super::{Guard, arch, is_exact};
 
     #[test]
     fn the_guard_sets_the_laws_environment_and_restores_the_callers() {
@@ -123,5 +159,18 @@ mod tests {
             assert!(arch::is_default(inside), "{armed:#x} left {inside:#x}");
             assert_eq!(after, armed);
         }
+    }
+
+    #[test]
+    fn arithmetic_is_exact_if_nothing_rounded() {
+        let add = |a: f64, b: f64| {
+            let add: fn(f64, f64) -> f64 = std::hint::black_box(|a, b| a + b);
+            is_exact(|| {
+                std::hint::black_box(add(std::hint::black_box(a), std::hint::black_box(b)));
+            })
+        };
+        assert!(add(1.0, 2.0));
+        assert!(!add(1.0, 1e-300));
+        assert!(add(f64::INFINITY, 1.0), "a flag of before is no flag of now");
     }
 }

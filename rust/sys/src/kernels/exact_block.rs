@@ -1,7 +1,8 @@
 //! The exact order on blocks of raw leaves, in two vectorised tiers.
 //!
-//! First tier: the sum in f64, with a test that every partial sum fitted in its 53 bits. Second
-//! tier, for blocks in which some element fails the test: the sum as an unevaluated pair of f64,
+//! First tier: the sum in f64. The processor's own inexact flag tells whether any addition of the
+//! block rounded; if so, the spread of each element's exponents tells which can't have. Second
+//! tier, for the elements that fail this: the sum as an unevaluated pair of f64,
 //! with a test that the pair lost nothing. What fails both is left to the law's wide integers.
 
 use std::slice::from_raw_parts_mut;
@@ -10,6 +11,7 @@ use super::block::{BLOCK, Divide, PassFn, Slot, Source};
 use super::element::Element;
 use super::isa::{Isa, Job};
 use super::program::Pass;
+use crate::fpenv;
 
 /// How many leaves of an 8- or 16-bit float other than bf16 f64 adds exactly, whatever they are:
 /// they are multiples of 2^-24 below 2^16.
@@ -95,8 +97,8 @@ pub(super) unsafe fn sum<I: Isa, E: Element>(
             flags.fill(1);
             any = 1;
         } else {
-            first_sum(plan.pass, sources, start, len, slots);
-            if E::NEEDS_SPREAD_TEST && some_are_spread::<I, E>(sources, start, len, spread_max) {
+            let is_exact = fpenv::is_exact(|| first_sum(plan.pass, sources, start, len, slots));
+            if E::NEEDS_SPREAD_TEST && !is_exact {
                 any = judge::<I, E>(sources, start, spread_max, &mut slots[1], flags);
             } else {
                 flags.fill(0);
@@ -166,58 +168,6 @@ unsafe fn padded<E: Element, const COUNT: usize>(
     let source = |k: usize| sources[k.min(sources.len() - 1)].start.cast::<E::Bits>();
     // SAFETY: as the caller promises.
     std::array::from_fn(|k| unsafe { source(k).add(start) })
-}
-
-/// Whether some element of the block fails the spread test. Says yes of more than eight leaves.
-///
-/// # Safety
-/// As for [`SumFn`].
-unsafe fn some_are_spread<I: Isa, E: Element>(
-    sources: &[Source],
-    start: usize,
-    len: usize,
-    spread_max: i16,
-) -> bool {
-    let mut any = false;
-    // SAFETY: as the caller promises.
-    unsafe {
-        match sources.len() {
-            0..=2 => {
-                I::run(Test::<E, 2> { from: padded::<E, 2>(sources, start), len, spread_max, any: &mut any })
-            }
-            3..=4 => {
-                I::run(Test::<E, 4> { from: padded::<E, 4>(sources, start), len, spread_max, any: &mut any })
-            }
-            5..=8 => {
-                I::run(Test::<E, 8> { from: padded::<E, 8>(sources, start), len, spread_max, any: &mut any })
-            }
-            _ => any = true,
-        }
-    }
-    any
-}
-
-struct Test<'a, E: Element, const COUNT: usize> {
-    from: [*const E::Bits; COUNT],
-    len: usize,
-    spread_max: i16,
-    any: &'a mut bool,
-}
-
-impl<E: Element, const COUNT: usize> Job for Test<'_, E, COUNT> {
-    #[inline(always)]
-    fn run(self) {
-        let mut any = false;
-        for i in 0..self.len {
-            let (mut most, mut least) = E::MAGNITUDES;
-            for from in self.from {
-                // SAFETY: every source has as many elements as the block.
-                (most, least) = extremes::<E>(most, least, unsafe { from.add(i).read_unaligned() });
-            }
-            any |= E::is_spread(most, least, self.spread_max);
-        }
-        *self.any = any;
-    }
 }
 
 /// The greatest magnitude, and the least one but for zeros, less one: a zero becomes the greatest
