@@ -1,6 +1,6 @@
 //! Judging arriving messages: the expected one passes, any other says in what it differs.
 
-use isobit_core::engine::{Expectation, Mismatch, MismatchKind, OnDamage, Repair};
+use isobit_core::engine::{Expectation, Mismatch, MismatchKind};
 use isobit_core::wire::{Channel, Collective, Descriptor, Header};
 use isobit_core::{Contract, ContractSpec, Dtype, Order, ReduceOp};
 
@@ -124,13 +124,4 @@ fn the_cause_is_named_before_its_consequences() {
         header.sequence += 1;
     });
     assert_eq!(later.kind, MismatchKind::Sequence);
-}
-
-#[test]
-fn a_message_is_asked_for_once_more_and_only_once() {
-    let mut repair = Repair::default();
-    for number in [0, 1, 5] {
-        assert_eq!(repair.on_damaged(number), OnDamage::AskAgain);
-    }
-    assert_eq!(repair.on_damaged(5), OnDamage::Corruption);
 }

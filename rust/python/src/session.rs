@@ -38,7 +38,7 @@ impl When {
 }
 
 /// A signal handler's exception, kept until the call has ended.
-fn listen(raised: &Cell<Option<PyErr>>) -> bool {
+pub(crate) fn listen(raised: &Cell<Option<PyErr>>) -> bool {
     let error = Python::attach(|py| py.check_signals()).err();
     let heard = error.is_some();
     raised.set(error);

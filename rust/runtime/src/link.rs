@@ -56,13 +56,14 @@ impl Link {
         rank: Rank,
         world_size: u32,
         deadline: Instant,
+        interrupt: &mut dyn FnMut() -> bool,
     ) -> Result<Link, TransportError> {
         match self {
             Link::Memory(_) => Ok(Link::Memory(memory::join(name, rank, world_size))),
             Link::Shm(_) => {
                 let config =
                     ShmConfig { job: name, rank, world_size, deadline, options: ShmOptions::default() };
-                Ok(Link::Shm(shm::connect(&config)?))
+                Ok(Link::Shm(shm::connect(&config, interrupt)?))
             }
         }
     }

@@ -11,10 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isobit::transport::shm::{self, ShmConfig, ShmOptions};
+use isobit::transport::shm::{ShmConfig, ShmOptions};
 use isobit::transport::{Transport, TransportError};
 use isobit_core::wire::Channel;
-use support::{job, payload, recv, send, shm_config, until};
+use support::{connect, job, payload, recv, send, shm_config, until};
 
 const C: Channel = Channel::Collective;
 const PART: &str = "ISOBIT_TEST_PART";
@@ -71,11 +71,11 @@ fn a_child_plays_its_part() {
     let words: Vec<&str> = part.split(' ').collect();
     let config = shm_config(words[1], words[2].parse().unwrap(), words[3].parse().unwrap());
     if words[0] == "joins-with-few-files" {
-        let error = shm::connect(&config).err().expect("there are too few files");
+        let error = connect(&config).err().expect("there are too few files");
         assert!(error.to_string().contains("ulimit -n"), "{error}");
         return;
     }
-    let mut t = shm::connect(&config).unwrap();
+    let mut t = connect(&config).unwrap();
     println!("joined");
     match words[0] {
         "talks" => {
@@ -110,7 +110,7 @@ fn a_child_plays_its_part() {
 fn a_killed_process_is_a_lost_peer_once_its_messages_are_read() {
     let job = job();
     let mut part = Part::start("talks", &job, 1, 2);
-    let mut t = shm::connect(&shm_config(&job, 0, 2)).unwrap();
+    let mut t = connect(&shm_config(&job, 0, 2)).unwrap();
     part.says("talked");
     part.0.kill().unwrap();
     for text in ["one", "two", "three"] {
@@ -130,7 +130,7 @@ fn a_killed_process_is_a_lost_peer_once_its_messages_are_read() {
 fn a_process_that_is_killed_while_its_peer_sleeps_ends_the_sleep() {
     let job = job();
     let mut part = Part::start("waits", &job, 1, 2);
-    let mut t = shm::connect(&shm_config(&job, 0, 2)).unwrap();
+    let mut t = connect(&shm_config(&job, 0, 2)).unwrap();
     part.says("joined");
     thread::scope(|scope| {
         let sleeper = scope.spawn(|| recv(&mut t, 1, C).err());
@@ -144,7 +144,7 @@ fn a_process_that_is_killed_while_its_peer_sleeps_ends_the_sleep() {
 fn a_stopped_process_holds_nobody_past_his_time_and_goes_on_later() {
     let job = job();
     let part = Part::start("echoes", &job, 1, 2);
-    let mut t = shm::connect(&shm_config(&job, 0, 2)).unwrap();
+    let mut t = connect(&shm_config(&job, 0, 2)).unwrap();
     send(&mut t, 1, C, b"before").unwrap();
     assert_eq!(payload(&recv(&mut t, 1, C).unwrap()), b"before");
     part.signal("-STOP");
@@ -163,7 +163,7 @@ fn a_stopped_process_holds_nobody_past_his_time_and_goes_on_later() {
 fn an_abort_reaches_a_process_that_sleeps() {
     let job = job();
     let mut part = Part::start("is-aborted", &job, 1, 2);
-    let mut t = shm::connect(&shm_config(&job, 0, 2)).unwrap();
+    let mut t = connect(&shm_config(&job, 0, 2)).unwrap();
     part.says("joined");
     t.abort(b"enough");
     assert!(part.0.wait().unwrap().success());
@@ -173,7 +173,7 @@ fn an_abort_reaches_a_process_that_sleeps() {
 fn a_process_that_returns_says_goodbye() {
     let job = job();
     let _part = Part::start("returns", &job, 1, 2);
-    let mut t = shm::connect(&shm_config(&job, 0, 2)).unwrap();
+    let mut t = connect(&shm_config(&job, 0, 2)).unwrap();
     assert_eq!(payload(&recv(&mut t, 1, C).unwrap()), b"done");
     let lost = TransportError::PeerLost { rank: 1, reason: "its transport was dropped".to_owned() };
     assert_eq!(recv(&mut t, 1, C).err(), Some(lost));
@@ -190,7 +190,7 @@ fn nothing_is_left_when_every_process_is_killed() {
     }
     // The next run of the same job finds the name free and the memory new.
     let _part = Part::start("echoes", &job, 1, 2);
-    let mut t = shm::connect(&shm_config(&job, 0, 2)).unwrap();
+    let mut t = connect(&shm_config(&job, 0, 2)).unwrap();
     send(&mut t, 1, C, b"new").unwrap();
     assert_eq!(payload(&recv(&mut t, 1, C).unwrap()), b"new");
 }
@@ -202,7 +202,7 @@ fn join_all(configs: Vec<ShmConfig>) -> Vec<Result<u64, TransportError>> {
             .into_iter()
             .map(|config| {
                 scope.spawn(move || {
-                    let mut t = shm::connect(&config)?;
+                    let mut t = connect(&config)?;
                     // Nobody leaves before all have come.
                     let peers = (0..config.world_size).filter(|peer| *peer != config.rank);
                     for peer in peers.clone() {
@@ -237,7 +237,7 @@ fn ranks_that_do_not_come_are_named_to_all_that_did() {
 fn without_rank_0_it_is_the_one_that_is_missing() {
     let deadline = Instant::now() + Duration::from_millis(50);
     let config = ShmConfig { deadline, ..shm_config(&job(), 1, 2) };
-    match shm::connect(&config).err() {
+    match connect(&config).err() {
         Some(TransportError::Timeout { missing, .. }) => assert_eq!(missing, [0]),
         other => panic!("{other:?}"),
     }
@@ -271,19 +271,20 @@ fn a_second_rank_0_is_refused_and_the_first_goes_on() {
     let job = job();
     let first = {
         let config = shm_config(&job, 0, 2);
-        thread::spawn(move || shm::connect(&config).map(|t| (t.group(), t)))
+        thread::spawn(move || connect(&config).map(|t| (t.group(), t)))
     };
     let deadline = Instant::now() + Duration::from_millis(200);
     // Either of the two may be first to listen, so the short one tries until it is second.
     let second = loop {
         let config = ShmConfig { deadline: deadline.max(Instant::now() + RETRY), ..shm_config(&job, 0, 2) };
-        match shm::connect(&config).err() {
-            Some(TransportError::Timeout { .. }) => {}
+        match connect(&config).err() {
+            // It had the name: the first can take it only while this one does not.
+            Some(TransportError::Timeout { .. }) => thread::sleep(RETRY),
             other => break other,
         }
     };
     assert!(matches!(second, Some(TransportError::Refused { rank: 0, .. })), "{second:?}");
-    let other = shm::connect(&shm_config(&job, 1, 2)).unwrap();
+    let other = connect(&shm_config(&job, 1, 2)).unwrap();
     assert_eq!(first.join().unwrap().unwrap().0, other.group());
 }
 
@@ -304,8 +305,8 @@ fn the_sizes_of_rank_0_count() {
     let job = job();
     let options = ShmOptions { capacities: [8192, 4096], payload_bytes_max: 1000 };
     let other = shm_config(&job, 1, 2);
-    let joining = thread::spawn(move || shm::connect(&other).unwrap().capabilities());
-    let t = shm::connect(&ShmConfig { options, ..shm_config(&job, 0, 2) }).unwrap();
+    let joining = thread::spawn(move || connect(&other).unwrap().capabilities());
+    let t = connect(&ShmConfig { options, ..shm_config(&job, 0, 2) }).unwrap();
     assert_eq!(joining.join().unwrap(), t.capabilities());
     assert_eq!(t.capabilities().payload_bytes_max, 1000);
 }
@@ -317,7 +318,7 @@ fn sizes_that_can_not_be_are_said_at_once() {
         ..shm_config(&job(), 0, 1)
     };
     for bad in [config([4096, 4096], 2048), config([64, 4096], 1), config([4096, 4097], 100)] {
-        let error = shm::connect(&bad).err();
+        let error = connect(&bad).err();
         assert!(matches!(error, Some(TransportError::Unavailable { .. })), "{error:?}");
     }
     let huge = ShmConfig { world_size: 2, ..config([1 << 43, 1 << 43], 1000) };

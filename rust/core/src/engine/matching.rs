@@ -1,5 +1,5 @@
-//! Judging what arrives: is this the message that the operation in progress expects, and what is
-//! to be done if it is another, or damaged?
+//! Judging what arrives: is this the message that the operation in progress expects, and how does it
+//! differ if it is another?
 //!
 //! Peers may run ahead. Messages of later operations wait in the transport's queue of their peer and
 //! are looked at only when this rank expects a message of that peer, so whatever is first in the
@@ -216,38 +216,4 @@ impl Expectation {
 
 fn contract(descriptor: &Descriptor) -> String {
     descriptor.contract.map_or("none".to_owned(), |contract| contract.to_string())
-}
-
-/// What to do about a message that arrived damaged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OnDamage {
-    /// Ask the sender for it once more.
-    AskAgain,
-    /// Give up: it was damaged twice, so the link is not to be trusted.
-    Corruption,
-}
-
-/// The memory of one (peer, channel) about damage: a message is asked for once more, and only once.
-///
-/// ```
-/// use isobit_core::engine::{OnDamage, Repair};
-/// let mut repair = Repair::default();
-/// assert_eq!(repair.on_damaged(7), OnDamage::AskAgain);
-/// assert_eq!(repair.on_damaged(8), OnDamage::AskAgain);
-/// assert_eq!(repair.on_damaged(8), OnDamage::Corruption);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Repair {
-    asked: Option<u64>,
-}
-
-impl Repair {
-    /// Message `number` of the stream arrived damaged. Messages are judged in their order.
-    pub fn on_damaged(&mut self, number: u64) -> OnDamage {
-        if self.asked == Some(number) {
-            return OnDamage::Corruption;
-        }
-        self.asked = Some(number);
-        OnDamage::AskAgain
-    }
 }

@@ -11,4 +11,4 @@ mod wiring;
 
 pub use executor::Executor;
 pub use machine::{Effect, Engine, Event};
-pub use matching::{Expectation, Mismatch, MismatchKind, OnDamage, Repair};
+pub use matching::{Expectation, Mismatch, MismatchKind};

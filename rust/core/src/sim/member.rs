@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::network::{Delivery, Network, Packet};
 use super::{Call, Failure, Outcome, ScalarExecutor};
 use crate::Rank;
-use crate::engine::{Effect, Engine, Event, Executor, Expectation, OnDamage, Repair};
+use crate::engine::{Effect, Engine, Event, Executor, Expectation};
 use crate::law::element_bytes;
 use crate::schedule::{Action, Buf, Content, Region, StepIndex};
 use crate::wire::{Channel, Descriptor, Header, checksum};
@@ -28,8 +28,9 @@ struct Peer {
     expected: VecDeque<StepIndex>,
     /// What has arrived and was not looked at.
     inbox: VecDeque<Packet>,
-    repair: Repair,
-    /// The first in the inbox's order was asked for once more and is not here.
+    /// The last message that was asked for once more.
+    asked: Option<u64>,
+    /// It is not here.
     waits_for_again: bool,
 }
 
@@ -261,15 +262,14 @@ impl Member {
         let message = self.run_mut().engine.message(step);
         let peer = &mut self.peers[from as usize];
         let Some(header) = verify(&packet) else {
-            return match peer.repair.on_damaged(packet.number) {
-                OnDamage::Corruption => Err(Failure::Corruption { from, to: rank, sequence, message }),
-                OnDamage::AskAgain => {
-                    peer.waits_for_again = true;
-                    let wanted = Delivery::WantedAgain { by: rank, number: packet.number };
-                    network.tell_in_order(rank, from, wanted);
-                    Ok(())
-                }
-            };
+            if peer.asked == Some(packet.number) {
+                return Err(Failure::Corruption { from, to: rank, sequence, message });
+            }
+            peer.asked = Some(packet.number);
+            peer.waits_for_again = true;
+            let wanted = Delivery::WantedAgain { by: rank, number: packet.number };
+            network.tell_in_order(rank, from, wanted);
+            return Ok(());
         };
         peer.expected.pop_front();
         let run = self.run_mut();

@@ -106,6 +106,7 @@ fn of_transport(error: &TransportError, rank: Rank) -> (ErrorKind, Option<Rank>,
             (ErrorKind::Timeout, missing.first().copied(), error.to_string())
         }
         TransportError::Refused { rank, .. } => (ErrorKind::Unavailable, Some(*rank), error.to_string()),
+        TransportError::Interrupted => (ErrorKind::Interrupted, None, error.to_string()),
         TransportError::Auth { .. } => (ErrorKind::Auth, None, error.to_string()),
         TransportError::Unavailable { .. } => (ErrorKind::Unavailable, None, error.to_string()),
         TransportError::Aborted { rank, .. } => (ErrorKind::Aborted, Some(*rank), error.to_string()),

@@ -49,7 +49,7 @@ impl Communicator {
         let place = members.iter().position(|(_, rank)| *rank == self.rank()).expect("it gave this color");
         let (rank, world_size) = (count(place), count(members.len()));
         let name = format!("{name}.{color}");
-        let link = self.link.subgroup(name, rank, world_size, deadline);
+        let link = self.link.subgroup(name, rank, world_size, deadline, &mut *call.interrupt);
         let link = link.map_err(|error| Failure::from(error).at(self.place_of("split")))?;
         let mut group = Communicator::over(link);
         group.set_timeout(self.timeout());

@@ -92,11 +92,12 @@ impl Communicator {
 
     /// Joins the group of processes of this host that give the same job name, over shared memory.
     ///
-    /// Blocks until every rank has come, or until the deadline.
-    pub fn connect(config: &ShmConfig) -> Result<Communicator, Error> {
+    /// Blocks until every rank has come, until the deadline, or until `interrupt`, which is asked about
+    /// every 50 ms, says so.
+    pub fn connect(config: &ShmConfig, interrupt: &mut dyn FnMut() -> bool) -> Result<Communicator, Error> {
         let operation = Some(format!("init of job '{}'", config.job));
         let place = Place { rank: config.rank, epoch: 0, operation, sequence: None };
-        let link = shm::connect(config).map_err(|error| Failure::from(error).at(place))?;
+        let link = shm::connect(config, interrupt).map_err(|error| Failure::from(error).at(place))?;
         Ok(Communicator::over(Link::Shm(link)))
     }
 

@@ -75,6 +75,9 @@ pub enum TransportError {
         /// What was expected, what it has, and what to do.
         reason: String,
     },
+    /// The caller did not want to wait any longer for the others.
+    #[error("interrupted while the group was being formed")]
+    Interrupted,
     /// Whoever is at the other end is not this user.
     #[error("not this user at the other end: {reason}")]
     Auth {

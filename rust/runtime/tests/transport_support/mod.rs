@@ -36,6 +36,11 @@ pub(crate) fn shm_config(job: &str, rank: Rank, world_size: u32) -> ShmConfig {
     ShmConfig { job: job.to_owned(), rank, world_size, deadline, options: ShmOptions::default() }
 }
 
+/// Joins, and waits to the deadline.
+pub(crate) fn connect(config: &ShmConfig) -> Result<ShmTransport, TransportError> {
+    shm::connect(config, &mut || false)
+}
+
 /// A shm group of threads, by rank.
 pub(crate) fn shm_group(world_size: u32, options: ShmOptions) -> Vec<ShmTransport> {
     let job = job();
@@ -44,7 +49,7 @@ pub(crate) fn shm_group(world_size: u32, options: ShmOptions) -> Vec<ShmTranspor
         let threads: Vec<_> = (0..world_size)
             .map(|rank| {
                 let config = config(rank);
-                scope.spawn(move || shm::connect(&config).unwrap())
+                scope.spawn(move || connect(&config).unwrap())
             })
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()

@@ -68,6 +68,7 @@ pub struct ShmConfig {
 }
 
 /// Meets the other ranks of the job. Every rank gets its transport, or every rank that came an error.
+/// While it waits it asks `interrupt` about every 50 ms whether to give up.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -79,9 +80,12 @@ pub struct ShmConfig {
 ///     deadline: Instant::now() + Duration::from_secs(10),
 ///     options: shm::ShmOptions::default(),
 /// };
-/// assert_eq!(shm::connect(&config).unwrap().world_size(), 1);
+/// assert_eq!(shm::connect(&config, &mut || false).unwrap().world_size(), 1);
 /// ```
-pub fn connect(config: &ShmConfig) -> Result<ShmTransport, TransportError> {
+pub fn connect(
+    config: &ShmConfig,
+    interrupt: &mut dyn FnMut() -> bool,
+) -> Result<ShmTransport, TransportError> {
     assert!(
         config.rank < config.world_size,
         "rank {} is none of a world of {}",
@@ -89,7 +93,7 @@ pub fn connect(config: &ShmConfig) -> Result<ShmTransport, TransportError> {
         config.world_size
     );
     config.options.check()?;
-    let formed = bootstrap::form(config)?;
+    let formed = bootstrap::form(config, interrupt)?;
     ShmTransport::new(config.rank, formed).map_err(|(step, error)| {
         let reason = format!("{step} failed: {error}; raise the limit of open files (ulimit -n)");
         unavailable(reason)

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::thread;
 use std::time::Instant;
 
 use isobit_core::Rank;
@@ -11,7 +10,8 @@ use isobit_sys::os::segment::{Layout, Segment};
 use isobit_sys::os::socket::Socket;
 use isobit_sys::os::wake::Bell;
 
-use super::{Formed, Member, RETRY, Received, check_user, formed, host, receive};
+use super::patience::{Patience, Received};
+use super::{Formed, Member, check_user, formed, host};
 use crate::transport::TransportError;
 use crate::transport::shm::reasons::{segment_error, system, unavailable};
 use crate::transport::shm::records::{Join, Record, Welcome};
@@ -23,6 +23,7 @@ pub(super) fn join(
     start: Instant,
     own: Member,
     name: &[u8],
+    patience: &mut Patience<'_>,
 ) -> Result<Formed, TransportError> {
     let host = host()?;
     let late = || TransportError::Timeout { missing: vec![0], waited: start.elapsed() };
@@ -32,7 +33,7 @@ pub(super) fn join(
             return Err(late());
         }
         let Some(socket) = Socket::connect(name).map_err(|e| system("connect", &e, config))? else {
-            thread::sleep(RETRY.min(left));
+            patience.pause(left)?;
             continue;
         };
         check_user(&socket, os::user())?;
@@ -46,16 +47,16 @@ pub(super) fn join(
         if socket.send(&join.encode(), &[own.bell.as_fd(), own.process.as_fd()]).is_err() {
             continue;
         }
-        match receive(&socket, config.deadline, config)? {
+        match patience.receive(&socket, config.deadline)? {
             Received::Record(Record::Welcome(welcome), files) => {
-                let taken = take(config, welcome, files, &socket);
+                let taken = take(config, welcome, files, &socket, patience);
                 let record = match &taken {
                     Ok(_) => Record::Ready { rank: config.rank },
                     Err(error) => Record::Failed(error.clone()),
                 };
                 let _ = socket.send(&record.encode(), &[]);
                 let (members, segment) = taken?;
-                return match receive(&socket, config.deadline, config)? {
+                return match patience.receive(&socket, config.deadline)? {
                     Received::Record(Record::Go, _) => {
                         Ok(formed(config.rank, welcome, own, members, segment))
                     }
@@ -67,7 +68,7 @@ pub(super) fn join(
             Received::Record(Record::Failed(error), _) => return Err(error),
             Received::Late => return Err(late()),
             // That rank 0 is gone; another may come.
-            Received::Record(..) | Received::End => thread::sleep(RETRY.min(left)),
+            Received::Record(..) | Received::End => patience.pause(left)?,
         }
     }
 }
@@ -85,6 +86,7 @@ fn take(
     welcome: Welcome,
     files: Vec<OwnedFd>,
     socket: &Socket,
+    patience: &mut Patience<'_>,
 ) -> Result<(BTreeMap<Rank, Member>, Segment), TransportError> {
     let foreign = || unavailable("rank 0 sent what this release does not understand".to_owned());
     let [memory] = <[OwnedFd; 1]>::try_from(files).map_err(|_| foreign())?;
@@ -98,7 +100,7 @@ fn take(
         Segment::attach(memory.as_fd(), layout, config.rank).map_err(|e| segment_error(e, config))?;
     let mut members = BTreeMap::new();
     while members.len() + 1 < config.world_size as usize {
-        match receive(socket, config.deadline, config)? {
+        match patience.receive(socket, config.deadline)? {
             Received::Record(Record::Peer { rank, incarnation }, files)
                 if rank < config.world_size && rank != config.rank =>
             {

@@ -3,24 +3,25 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 use isobit_core::wire::WIRE_VERSION;
 use isobit_sys::os;
 use isobit_sys::os::segment::{self, Layout, Segment};
-use isobit_sys::os::socket::{Listener, Socket, readable};
+use isobit_sys::os::socket::{Listener, Socket};
 use isobit_sys::os::wake::Bell;
 
-use super::{Formed, Member, RETRY, Received, check_user, formed, host, receive};
+use super::patience::{Patience, RETRY, Received};
+use super::{Formed, Member, check_user, formed, host};
 use crate::transport::TransportError;
 use crate::transport::shm::ShmConfig;
 use crate::transport::shm::reasons::{segment_error, system};
 use crate::transport::shm::records::{Join, Record, RecordError, Welcome};
 
-pub(super) struct Leader<'a> {
+pub(super) struct Leader<'a, 'p> {
     config: &'a ShmConfig,
+    patience: &'a mut Patience<'p>,
     start: Instant,
     /// The earliest end of anybody's patience, a little before it, so that everyone hears the outcome.
     give_up: Instant,
@@ -29,17 +30,28 @@ pub(super) struct Leader<'a> {
     members: BTreeMap<Rank, (Member, Socket)>,
 }
 
-impl<'a> Leader<'a> {
-    pub(super) fn new(config: &'a ShmConfig, start: Instant) -> Leader<'a> {
-        let patience = config.deadline.saturating_duration_since(start);
-        let give_up = start + patience.mul_f64(0.95);
-        Leader { config, start, give_up, strangers: Vec::new(), members: BTreeMap::new() }
+impl<'a, 'p> Leader<'a, 'p> {
+    pub(super) fn new(
+        config: &'a ShmConfig,
+        start: Instant,
+        patience: &'a mut Patience<'p>,
+    ) -> Leader<'a, 'p> {
+        let whole = config.deadline.saturating_duration_since(start);
+        let give_up = start + whole.mul_f64(0.95);
+        Leader { config, patience, start, give_up, strangers: Vec::new(), members: BTreeMap::new() }
     }
 
     pub(super) fn lead(mut self, own: Member, name: &[u8]) -> Result<Formed, TransportError> {
         let formed = self.gather(name).and_then(|()| self.hand_out(own));
         if let Err(error) = &formed {
-            self.tell_all(&Record::Failed(error.clone()));
+            let told = match error {
+                TransportError::Interrupted => TransportError::Refused {
+                    rank: 0,
+                    reason: "it was interrupted while the group was being formed".to_owned(),
+                },
+                other => other.clone(),
+            };
+            self.tell_all(&Record::Failed(told));
         }
         formed
     }
@@ -73,7 +85,7 @@ impl<'a> Leader<'a> {
             let mut sockets = vec![listener.as_fd()];
             sockets.extend(strangers.iter().map(AsFd::as_fd));
             sockets.extend(self.members.values().map(|(_, socket)| socket.as_fd()));
-            let ready = readable(&sockets, left).map_err(|e| system("poll", &e, self.config))?;
+            let ready = self.patience.wait(&sockets, left)?;
             // A member has nothing to say yet: it is gone, and may come again.
             let mut member = ready[1 + strangers.len()..].iter();
             self.members.retain(|_, _| !member.next().expect("one each"));
@@ -87,7 +99,7 @@ impl<'a> Leader<'a> {
         Ok(())
     }
 
-    fn listen(&self, name: &[u8]) -> Result<Listener, TransportError> {
+    fn listen(&mut self, name: &[u8]) -> Result<Listener, TransportError> {
         loop {
             match Listener::bind(name) {
                 Ok(listener) => return Ok(listener),
@@ -100,7 +112,7 @@ impl<'a> Leader<'a> {
                         );
                         return Err(TransportError::Refused { rank: 0, reason });
                     }
-                    thread::sleep(RETRY);
+                    self.patience.pause(RETRY)?;
                 }
                 Err(error) => return Err(system("listening", &error, self.config)),
             }
@@ -209,9 +221,9 @@ impl<'a> Leader<'a> {
         Ok(formed(0, welcome, own, members, attached))
     }
 
-    fn await_ready(&self) -> Result<(), TransportError> {
+    fn await_ready(&mut self) -> Result<(), TransportError> {
         for (rank, (_, socket)) in &self.members {
-            let record = receive(socket, self.give_up, self.config)?;
+            let record = self.patience.receive(socket, self.give_up)?;
             let reason = match record {
                 Received::Record(Record::Ready { .. }, _) => continue,
                 Received::Record(Record::Failed(error), _) => error.to_string(),

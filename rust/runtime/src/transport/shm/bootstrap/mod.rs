@@ -8,25 +8,26 @@
 
 mod join;
 mod lead;
+mod patience;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use isobit_core::Rank;
-use isobit_core::wire::WIRE_VERSION;
 use isobit_sys::os::segment::Segment;
-use isobit_sys::os::socket::{Socket, readable};
+use isobit_sys::os::socket::Socket;
 use isobit_sys::os::wake::{Bell, own_process};
 use isobit_sys::os::{self, checksum};
 
 use super::ShmConfig;
 use super::reasons::{system, unavailable};
-use super::records::{Record, RecordError, Welcome};
+use super::records::Welcome;
 use crate::transport::TransportError;
 use join::join;
 use lead::Leader;
+use patience::Patience;
 
 /// Everything that a rank of a formed group has.
 pub(super) struct Formed {
@@ -46,11 +47,11 @@ struct Member {
     process: OwnedFd,
 }
 
-/// Retries of what may come right soon are this far apart.
-const RETRY: Duration = Duration::from_millis(5);
-
-/// Joins or leads the group until it is formed.
-pub(super) fn form(config: &ShmConfig) -> Result<Formed, TransportError> {
+/// Joins or leads the group until it is formed, or until `interrupt`, which is asked now and then, says so.
+pub(super) fn form(
+    config: &ShmConfig,
+    interrupt: &mut dyn FnMut() -> bool,
+) -> Result<Formed, TransportError> {
     let start = Instant::now();
     let name = name(os::user(), &config.job);
     let own = Member {
@@ -58,10 +59,11 @@ pub(super) fn form(config: &ShmConfig) -> Result<Formed, TransportError> {
         bell: Bell::new().map_err(|e| system("eventfd", &e, config))?,
         process: own_process().map_err(|e| system("pidfd_open", &e, config))?,
     };
+    let mut patience = Patience::new(config, interrupt);
     if config.rank == 0 {
-        Leader::new(config, start).lead(own, &name)
+        Leader::new(config, start, &mut patience).lead(own, &name)
     } else {
-        join(config, start, own, &name)
+        join(config, start, own, &name, &mut patience)
     }
 }
 
@@ -74,33 +76,6 @@ fn host() -> Result<String, TransportError> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(|error| unavailable(format!("no boot id ({error}): mount /proc")))?;
     Ok(id.trim().to_owned())
-}
-
-/// What came over a connection.
-enum Received {
-    Record(Record, Vec<OwnedFd>),
-    End,
-    Late,
-}
-
-fn receive(socket: &Socket, until: Instant, config: &ShmConfig) -> Result<Received, TransportError> {
-    loop {
-        if let Some((bytes, files)) = socket.receive().map_err(|e| system("recvmsg", &e, config))? {
-            return match Record::decode(&bytes) {
-                Ok(record) => Ok(Received::Record(record, files)),
-                Err(RecordError::Foreign) => Ok(Received::End),
-                Err(RecordError::Version { rank, found }) => {
-                    let reason = format!("it speaks wire version {found}, this side {WIRE_VERSION}");
-                    Err(TransportError::Refused { rank, reason })
-                }
-            };
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(Received::Late);
-        }
-        readable(&[socket.as_fd()], left).map_err(|e| system("poll", &e, config))?;
-    }
 }
 
 /// Whether `user` is at the other end of a connection.

@@ -1,13 +1,26 @@
 //! Tests of how a group forms: who is let in, and who is sent away.
 
+use std::os::fd::AsFd;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
+use std::time::Duration;
 
 use isobit_sys::os::socket::Listener;
 
+use super::patience::{RETRY, Received};
 use super::*;
 use crate::transport::Transport;
-use crate::transport::shm::records::Join;
-use crate::transport::shm::{ShmOptions, connect};
+use crate::transport::shm::records::{Join, Record};
+use crate::transport::shm::{ShmOptions, ShmTransport, connect as connect_until};
+
+fn connect(config: &ShmConfig) -> Result<ShmTransport, TransportError> {
+    connect_until(config, &mut || false)
+}
+
+fn receive(socket: &Socket, config: &ShmConfig) -> Received {
+    Patience::new(config, &mut || false).receive(socket, config.deadline).unwrap()
+}
 
 fn config(test: &str, rank: Rank, world_size: u32) -> ShmConfig {
     let job = format!("bootstrap-{}-{test}", std::process::id());
@@ -39,7 +52,7 @@ fn say_join(socket: &Socket, change: impl FnOnce(&mut Join, &mut Vec<u8>)) {
 }
 
 fn verdict(socket: &Socket, config: &ShmConfig) -> TransportError {
-    match receive(socket, config.deadline, config).unwrap() {
+    match receive(socket, config) {
         Received::Record(Record::Failed(error), _) => error,
         Received::Record(record, _) => panic!("{record:?}"),
         Received::End | Received::Late => panic!("no verdict"),
@@ -123,13 +136,47 @@ fn a_rank_that_goes_before_it_is_ready_is_named_to_the_others() {
         let socket = stranger(&leader);
         say_join(&socket, |join, _| join.world_size = 3);
         // It gets the shared memory, and goes.
-        assert!(matches!(
-            receive(&socket, leader.deadline, &leader),
-            Ok(Received::Record(Record::Welcome(_), _))
-        ));
+        assert!(matches!(receive(&socket, &leader), Received::Record(Record::Welcome(_), _)));
         drop(socket);
         for error in [leading.join().unwrap(), joining.join().unwrap()] {
             assert!(matches!(error, TransportError::Refused { rank: 1, .. }), "{error}");
         }
+    });
+}
+
+#[test]
+fn a_rank_that_waits_for_others_can_be_interrupted() {
+    for rank in [0, 1] {
+        let mut asked = 0;
+        let mut interrupt = || {
+            asked += 1;
+            asked == 2
+        };
+        let error = connect_until(&config("interrupted", rank, 2), &mut interrupt).err();
+        assert_eq!((error, asked), (Some(TransportError::Interrupted), 2));
+    }
+}
+
+#[test]
+fn an_interrupted_leader_tells_those_who_came() {
+    let leader = config("told", 0, 3);
+    let has_come = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let leading = scope.spawn(|| {
+            let mut asked = 0;
+            // After each question it takes one step: it accepts the other, and hears who it is.
+            let mut interrupt = || {
+                asked += u32::from(asked > 0 || has_come.load(SeqCst));
+                asked == 3
+            };
+            connect_until(&leader, &mut interrupt).err()
+        });
+        let socket = stranger(&leader);
+        say_join(&socket, |join, _| join.world_size = 3);
+        has_come.store(true, SeqCst);
+        let told = verdict(&socket, &leader);
+        assert_eq!(leading.join().unwrap(), Some(TransportError::Interrupted));
+        assert!(matches!(told, TransportError::Refused { rank: 0, .. }), "{told}");
+        assert!(told.to_string().contains("interrupted"), "{told}");
     });
 }
