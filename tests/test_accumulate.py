@@ -47,7 +47,8 @@ def scatter(comm: isobit.Communicator, counts: list[int] | None) -> bytes:
         for number in acc.leaves:
             acc.add(number, leaf(number, "f32", (rows, 2), kind="everyday"))
         part = acc.reduce_scatter(op="mean", counts=counts)
-    return comm.all_gather(part, counts=counts).tobytes()
+    whole: np.ndarray[Any, Any] = comm.all_gather(part, counts=counts)
+    return whole.tobytes()
 
 
 def test_reduce_scatter_gives_the_rows_of_all_reduce(group: Group) -> None:
