@@ -77,7 +77,7 @@ def test_a_damaged_object_is_a_value_error(data: bytes) -> None:
 
 
 def test_the_bytes_of_an_object_are_fixed() -> None:
-    value = [None, True, -1, 300, 1.5, "é", b"\0", {"k": []}]
+    value: list[Any] = [None, True, -1, 300, 1.5, "é", b"\0", {"k": []}]
     assert encode(value) == bytes.fromhex("6c084e546901ff69022c0166000000000000f83f7302c3a96201006401016b6c00")
 
 

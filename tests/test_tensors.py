@@ -7,7 +7,7 @@ import mmap
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,9 @@ def test_a_strided_torch_tensor_gets_its_values_where_its_elements_are(comm: iso
 def test_a_torch_tensor_that_requires_grad_is_read_and_not_written(comm: isobit.Communicator) -> None:
     leaf = Tensor(np.ones(2, np.float32), requires_grad=True)
     assert np.array_equal(comm.all_reduce(leaf, np.zeros(2, np.float32)), [1, 1])
-    for call in (comm.all_reduce, comm.broadcast, lambda given: comm.all_gather(np.ones(2, np.float32), given)):
+    calls: list[Callable[[Any], Any]] = [comm.all_reduce, comm.broadcast]
+    calls.append(lambda given: comm.all_gather(np.ones(2, np.float32), given))
+    for call in calls:
         with pytest.raises(TypeError, match="requires grad"):
             call(leaf)
 

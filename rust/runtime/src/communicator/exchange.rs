@@ -80,7 +80,7 @@ impl Exchange<'_, '_> {
             }
             if !moved {
                 self.check_epoch()?;
-                self.take_early()?;
+                self.take_early(waiting.as_ref().is_some_and(|waiting: &Waiting| waiting.intervals > 0))?;
                 self.wait(&mut waiting)?;
             }
         }
@@ -244,12 +244,15 @@ impl Exchange<'_, '_> {
     /// Takes what peers sent although this call does not ask for it: point-to-point messages are
     /// kept for the receive to come, and a collective's message or notice may tell that the peer is
     /// in another call, so that nobody would ever answer.
-    fn take_early(&mut self) -> Result<(), Failure> {
+    ///
+    /// A call that waits `long` looks at the messages of every peer: one that it expects nothing of, such as
+    /// one that takes another rank for the root, may have said so long ago.
+    fn take_early(&mut self, long: bool) -> Result<(), Failure> {
         let own = self.link.rank();
         for rank in (0..self.link.world_size()).filter(|rank| *rank != own) {
             let at = rank as usize;
             if self.operation.channel == Channel::Collective
-                && self.peers[at].may_be_elsewhere()
+                && self.peers[at].may_be_elsewhere(long)
                 && let Some(frame) = self.look(rank, Channel::Collective)?
             {
                 let header = *frame.header();

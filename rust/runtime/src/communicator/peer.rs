@@ -71,10 +71,10 @@ impl Peer {
 
     /// Whether a collective waits for the peer without expecting a message of it: the peer might be
     /// in another call, which its next message would tell.
-    pub(crate) fn may_be_elsewhere(&self) -> bool {
+    pub(crate) fn may_be_elsewhere(&self, long: bool) -> bool {
         self.incoming.is_empty()
             && self.collective.is_none()
-            && !(self.flights.is_empty() && self.outgoing.is_empty())
+            && (long || !(self.flights.is_empty() && self.outgoing.is_empty()))
     }
 
     /// Whether another point-to-point message may be kept.
