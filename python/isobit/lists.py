@@ -27,19 +27,20 @@ def each(
     tensors: Sequence[Any],
     outs: Sequence[Any] | None,
     *,
-    copies: int = 1,
+    joined: int | None = None,
     dtype: np.dtype[Any] | None = None,
 ) -> Any:
     """Makes `native` once for each dtype among `tensors`; returns the list of results, or a `Work` that has it.
 
-    The results have `copies` times the tensors' rows and `dtype`, the tensors' own unless given. Without `outs`
-    they are the tensors themselves where they fit, else new arrays.
+    The results are of `joined` ranks' rows each, if given, and of `dtype`, the tensors' own unless given. Without
+    `outs` they are the tensors themselves where they fit, else new arrays.
     """
     if not tensors:
         raise ValueError("an empty list of tensors: give one at least")
     if outs is not None and (not is_list(outs) or len(outs) != len(tensors)):
         raise ValueError(f"out must be a list of {len(tensors)} arrays, one a tensor")
-    in_place = outs is None and copies == 1
+    copies = 1 if joined is None else joined
+    in_place = outs is None and joined is None
     arrays = [
         as_array(f"tensor[{i}]", given, writable=in_place and dtype in (None, _dtype(given)))
         for i, given in enumerate(tensors)
@@ -47,7 +48,7 @@ def each(
     results: list[Any] = []
     targets: list[Array] = []
     for i, array in enumerate(arrays):
-        shape = array.shape if copies == 1 else (copies * (array.shape or (1,))[0], *array.shape[1:])
+        shape = array.shape if joined is None else (copies * (array.shape or (1,))[0], *array.shape[1:])
         to = array.dtype if dtype is None else dtype
         if outs is not None:
             target = as_array(f"out[{i}]", outs[i], writable=True)
@@ -71,7 +72,7 @@ def each(
     for own, members in by_dtype.items():
         flat = np.concatenate([dense("tensor", arrays[i]).reshape(-1) for i in members])
         to = own if dtype is None else dtype
-        memory = flat if copies == 1 and to == own else np.empty(copies * flat.size, to)
+        memory = flat if joined is None and to == own else np.empty(copies * flat.size, to)
         work = native(flat, memory, _digest(flat.size, [arrays[i].shape for i in members]))
         if work is not None:
             works.append(work)

@@ -44,7 +44,7 @@ class Movements(Session):
             def flat(given: Array, memory: Array, shape: list[int]) -> _native.Work | None:
                 return self._native.all_gather(given, memory, shape, None, timeout, async_op)
 
-            return each(flat, tensor, out, copies=self.world_size)
+            return each(flat, tensor, out, joined=self.world_size)
         array = as_array("tensor", tensor)
         blocks = Blocks.join(self.world_size, self.rank, array.shape, counts)
         result = output_array("out", out, blocks.total, array.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any, TypeAlias
 
@@ -86,9 +87,14 @@ def _from_torch(name: str, tensor: Any, *, writable: bool) -> Array:
             f"{name} requires grad, and torch would not see that it is written to: "
             f"give {name}.detach(), or call under torch.no_grad()"
         )
-    dtype = dtype_of(str(tensor.dtype).removeprefix("torch."))
+    dtype = _torch_dtype(str(tensor.dtype))
     strides = tuple(stride * dtype.itemsize for stride in tensor.stride())
     return adopt(tensor, tensor.data_ptr(), tuple(tensor.shape), strides, dtype, readonly=False)
+
+
+@functools.cache
+def _torch_dtype(name: str) -> np.dtype[Any]:
+    return dtype_of(name.removeprefix("torch."))
 
 
 def _records_gradients() -> bool:
