@@ -13,7 +13,7 @@ TORCH_TESTS := $(wildcard tests/test_torch.py tests/test_examples_torch.py tests
 PYTHON_CODE := conftest.py python examples tests $(wildcard benches)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-torch mutations mutations-sample loom soak lint bench docs wheel clean
+.PHONY: help demo test test-rust test-python test-torch mutations mutations-sample loom sanitize soak lint bench docs wheel clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ mutations-sample: .venv/native ## The same, with four of the cheap ones; SEED= p
 
 loom: ## Check the shared-memory ring and the sleep of ranks in every interleaving
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked -p isobit-sys --lib os::models -- --nocapture
+
+sanitize: ## Run the unsafe crate's tests under AddressSanitizer, valgrind and Miri, those that are there
+	tests/sanitize.sh
 
 soak: .venv/native ## Show that a long run leaves nothing behind: a table and soak.png (some minutes)
 	$(BIN)/python benches/soak.py
