@@ -293,8 +293,11 @@ def out_of_range(comm: isobit.Communicator, what: str) -> str:
     try:
         if what == "root":
             comm.broadcast(tensor, root=WORLD if odd else 0)
+            # A rank that got what it expects is told at its next call.
+            comm.barrier()
         elif what == "negative root":
             comm.reduce(tensor, root=-1 if odd else 0)
+            comm.barrier()
         elif what == "negative count":
             comm.reduce_scatter(tensor, counts=[-1, 2, 2] if odd else [1, 1, 1])
         elif what == "counts too many":
