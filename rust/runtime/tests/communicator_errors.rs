@@ -73,9 +73,13 @@ fn ranks_that_only_send_in_different_calls_find_out_before_their_deadline() {
     let results = on_ranks(2, |comm| {
         let block = [7; 4];
         let mut buffer = [0; 4];
-        calling(&[1], |call| match comm.rank() {
-            1 => comm.gather((&block[..]).into(), None, Dtype::F32, 0, None, call),
-            _ => comm.broadcast((&mut buffer[..]).into(), Dtype::F32, 0, call),
+        calling(&[1], |call| {
+            match comm.rank() {
+                1 => comm.gather((&block[..]).into(), None, Dtype::F32, 0, None, call)?,
+                _ => comm.broadcast((&mut buffer[..]).into(), Dtype::F32, 0, call)?,
+            }
+            // A send is done when its bytes have arrived: its sender may be told at the next call.
+            comm.barrier(call)
         })
     });
     all_fail(results, ErrorKind::Desync, &["gather", "broadcast"]);
