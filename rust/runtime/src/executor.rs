@@ -3,50 +3,86 @@
 use isobit_core::engine::Executor;
 use isobit_core::schedule::{Buf, Content, Operand, Region};
 use isobit_core::{Contract, Dtype, law};
-use isobit_sys::{Input, KernelError, Kernels, Memory, ReadSpan, WriteSpan};
+use isobit_sys::{KernelError, Kernels, Memory, Prepared, ReadSpan, WriteSpan};
 
-use crate::transport::Frame;
+use crate::link::{LinkExpected, LinkFrame};
+use crate::transport::Lent;
 
 /// A received message, as it waits for its readers.
-#[derive(Debug)]
-pub(crate) enum Message<F> {
+pub(crate) enum Message {
     /// Lent by the transport.
-    Lent(F),
+    Lent(LinkFrame),
+    /// Lent by the transport, which was told what to expect.
+    Expected(LinkExpected),
     /// Copied, because it came before it was asked for.
     Kept(Vec<u8>),
 }
 
-impl<F: Frame> Message<F> {
+impl Message {
     pub(crate) fn payload(&self) -> ReadSpan<'_> {
         match self {
             Message::Lent(frame) => frame.payload(),
+            Message::Expected(expected) => expected.payload(),
             Message::Kept(bytes) => ReadSpan::from(bytes.as_slice()),
         }
     }
 }
 
 /// The buffers of one operation and the kernels that work on them.
-pub(crate) struct CpuExecutor<'a, F> {
+pub(crate) struct CpuExecutor<'a> {
     kernels: &'static Kernels,
     contract: Option<Contract>,
     dtype: Dtype,
     parts: &'a [ReadSpan<'a>],
     out: WriteSpan<'a>,
     slots: &'a [Memory],
-    views: Vec<Option<Message<F>>>,
+    kept: &'a mut Kept,
 }
 
-impl<'a, F: Frame> CpuExecutor<'a, F> {
+/// What a program keeps from one run to the next.
+pub(crate) struct Kept {
+    views: Vec<Option<Message>>,
+    /// Its different reductions, ready to run.
+    reductions: Vec<Prepared>,
+}
+
+impl Kept {
+    /// For a program with so many views.
+    pub(crate) fn new(views: u32) -> Kept {
+        Kept { views: (0..views).map(|_| None).collect(), reductions: Vec::new() }
+    }
+}
+
+/// How many operands of a reduction go without an allocation.
+const FEW: usize = 8;
+
+impl<'a> CpuExecutor<'a> {
     pub(crate) fn new(
         contract: Option<Contract>,
         dtype: Dtype,
         parts: &'a [ReadSpan<'a>],
         out: WriteSpan<'a>,
         slots: &'a [Memory],
-        views: u32,
+        kept: &'a mut Kept,
     ) -> Self {
-        let views = (0..views).map(|_| None).collect();
-        CpuExecutor { kernels: Kernels::best(), contract, dtype, parts, out, slots, views }
+        CpuExecutor { kernels: Kernels::best(), contract, dtype, parts, out, slots, kept }
+    }
+
+    /// Gives back every message that is still there.
+    pub(crate) fn clear(&mut self) {
+        self.kept.views.iter_mut().for_each(|view| *view = None);
+    }
+
+    /// The place, among those kept, of the reduction of these operands.
+    fn reduction(&mut self, inputs: &[Operand], target: Content) -> Result<usize, KernelError> {
+        let contents = || inputs.iter().map(|operand| operand.content);
+        if let Some(place) = self.kept.reductions.iter().position(|kept| kept.is_of(contents(), target)) {
+            return Ok(place);
+        }
+        let contract = self.contract.as_ref().expect("only reductions have Reduce steps");
+        let contents: Vec<Content> = contents().collect();
+        self.kept.reductions.push(self.kernels.prepare(contract, &contents, target)?);
+        Ok(self.kept.reductions.len() - 1)
     }
 
     /// Bytes of one element of `content`.
@@ -64,7 +100,7 @@ impl<'a, F: Frame> CpuExecutor<'a, F> {
             Buf::Out => self.out.into(),
             Buf::Slot(slot) => self.slots[slot as usize].span().into(),
             Buf::View(view) => {
-                self.views[view as usize].as_ref().expect("a step reads a view that is bound").payload()
+                self.kept.views[view as usize].as_ref().expect("a step reads a view that is bound").payload()
             }
         };
         let (start, len) = self.bytes(region, content);
@@ -92,33 +128,33 @@ impl<'a, F: Frame> CpuExecutor<'a, F> {
     }
 }
 
-impl<F: Frame> Executor for CpuExecutor<'_, F> {
-    type Frame = Message<F>;
+impl Executor for CpuExecutor<'_> {
+    type Frame = Message;
     type Error = KernelError;
 
-    fn bind(&mut self, view: u32, frame: Message<F>) {
-        self.views[view as usize] = Some(frame);
+    fn bind(&mut self, view: u32, frame: Message) {
+        self.kept.views[view as usize] = Some(frame);
     }
 
     fn release(&mut self, view: u32) {
-        self.views[view as usize] = None;
+        self.kept.views[view as usize] = None;
     }
 
-    fn store(&mut self, frame: Message<F>, dst: Region, content: Content) -> Result<(), KernelError> {
+    fn store(&mut self, frame: Message, dst: Region, content: Content) -> Result<(), KernelError> {
         self.kernels.copy(frame.payload(), self.write(dst, content));
         Ok(())
     }
 
     fn reduce(&mut self, inputs: &[Operand], target: Content, out: Region) -> Result<(), KernelError> {
-        let contract = self.contract.as_ref().expect("only reductions have Reduce steps");
-        let inputs: Vec<Input<'_>> = inputs
-            .iter()
-            .map(|operand| Input {
-                content: operand.content,
-                span: self.read(operand.region, operand.content),
-            })
-            .collect();
-        self.kernels.reduce(contract, &inputs, target, self.write(out, target))
+        let place = self.reduction(inputs, target)?;
+        let span = |operand: &Operand| self.read(operand.region, operand.content);
+        let (prepared, out) = (&self.kept.reductions[place], self.write(out, target));
+        if inputs.len() > FEW {
+            return prepared.run(&inputs.iter().map(span).collect::<Vec<_>>(), out);
+        }
+        let mut spans = [ReadSpan::from(&[][..]); FEW];
+        spans.iter_mut().zip(inputs).for_each(|(at, operand)| *at = span(operand));
+        prepared.run(&spans[..inputs.len()], out)
     }
 
     fn copy(&mut self, src: Region, dst: Region, content: Content) -> Result<(), KernelError> {

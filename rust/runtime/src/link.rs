@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use isobit_core::Rank;
-use isobit_core::wire::{Channel, Header};
+use isobit_core::wire::{Channel, Draft, Header};
 use isobit_sys::ReadSpan;
 use isobit_sys::os::sites::Sites;
 
 use crate::transport::memory::{self, MemoryFrame, MemoryTransport};
-use crate::transport::shm::{self, ShmConfig, ShmFrame, ShmOptions, ShmTransport};
-use crate::transport::{Break, Capabilities, Frame, MessageNumber, Transport, TransportError};
+use crate::transport::shm::{self, ShmConfig, ShmFrame, ShmOptions, ShmPayload, ShmTransport};
+use crate::transport::{Break, Capabilities, Frame, Lent, MessageNumber, Transport, TransportError};
 
 macro_rules! each {
     ($self:ident, $link:ident => $call:expr) => {
@@ -32,6 +32,12 @@ pub(crate) enum LinkFrame {
     Shm(ShmFrame),
 }
 
+/// A payload lent by it, of a message that was expected.
+pub(crate) enum LinkExpected {
+    Memory(MemoryFrame),
+    Shm(ShmPayload),
+}
+
 impl Frame for LinkFrame {
     fn header(&self) -> &Header {
         match self {
@@ -39,7 +45,18 @@ impl Frame for LinkFrame {
             LinkFrame::Shm(frame) => frame.header(),
         }
     }
+}
 
+impl Lent for LinkExpected {
+    fn payload(&self) -> ReadSpan<'_> {
+        match self {
+            LinkExpected::Memory(frame) => frame.payload(),
+            LinkExpected::Shm(payload) => payload.payload(),
+        }
+    }
+}
+
+impl Lent for LinkFrame {
     fn payload(&self) -> ReadSpan<'_> {
         match self {
             LinkFrame::Memory(frame) => frame.payload(),
@@ -71,6 +88,7 @@ impl Link {
 
 impl Transport for Link {
     type Frame = LinkFrame;
+    type Expected = LinkExpected;
 
     fn rank(&self) -> Rank {
         each!(self, link => link.rank())
@@ -100,6 +118,36 @@ impl Transport for Link {
         payload: ReadSpan<'_>,
     ) -> Result<Option<MessageNumber>, TransportError> {
         each!(self, link => link.try_send(to, channel, header, payload))
+    }
+
+    fn try_send_buffered(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        header: &Draft,
+        payload: ReadSpan<'_>,
+    ) -> Result<bool, TransportError> {
+        each!(self, link => link.try_send_buffered(to, channel, header, payload))
+    }
+
+    fn try_recv_expected(
+        &mut self,
+        from: Rank,
+        channel: Channel,
+        expected: &Draft,
+    ) -> Result<Option<LinkExpected>, TransportError> {
+        Ok(match self {
+            Link::Memory(link) => link.try_recv_expected(from, channel, expected)?.map(LinkExpected::Memory),
+            Link::Shm(link) => link.try_recv_expected(from, channel, expected)?.map(LinkExpected::Shm),
+        })
+    }
+
+    fn ring(&self, peer: Rank) {
+        each!(self, link => link.ring(peer));
+    }
+
+    fn is_prompt(&self) -> bool {
+        each!(self, link => link.is_prompt())
     }
 
     fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<LinkFrame>, TransportError> {

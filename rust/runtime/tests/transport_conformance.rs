@@ -1,8 +1,10 @@
-//! One suite for every transport: the cases of `transport_support/cases.rs`, instantiated.
+//! One suite for every transport: the cases of `transport_support/`, instantiated.
 
 #[path = "transport_support/mod.rs"]
 mod support;
 
+#[path = "transport_support/buffered.rs"]
+mod buffered;
 #[path = "transport_support/cases.rs"]
 mod cases;
 
@@ -83,6 +85,9 @@ macro_rules! every_case {
                 a_send_is_complete_when_the_receiver_has_verified_it,
                 a_message_damaged_once_is_sent_again_and_arrives_right,
                 a_message_damaged_twice_is_a_corruption_that_names_both_ranks,
+                a_buffered_message_arrives_and_a_damaged_one_is_mended_without_its_sender,
+                a_message_other_than_the_expected_one_stays_for_who_takes_any,
+                a_buffered_message_damaged_twice_is_a_corruption,
                 an_abort_reaches_every_rank_in_its_wait_and_the_first_wins,
                 an_abort_comes_before_waiting_messages,
                 a_closed_peer_is_lost_with_its_reason_after_its_last_message,
@@ -93,6 +98,7 @@ macro_rules! every_case {
                 the_empty_and_the_largest_payload_arrive,
                 a_wait_for_nothing_ends_at_its_time,
                 everything_that_is_waited_for_ends_a_wait,
+                who_sleeps_is_woken_when_room_is_given_back,
                 eight_ranks_exchange_random_traffic,
             ]
         );

@@ -1,11 +1,12 @@
 //! isobit's only unsafe Rust: kernels that are bit-equal to the core's law, and the operating system.
 
+pub mod clock;
 mod fpenv;
 pub mod kernels;
 pub mod memory;
 pub mod os;
 pub mod span;
 
-pub use kernels::{Input, KernelError, Kernels};
+pub use kernels::{Input, KernelError, Kernels, Prepared};
 pub use memory::Memory;
 pub use span::{ReadSpan, WriteSpan};

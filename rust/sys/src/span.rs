@@ -6,6 +6,7 @@
 //! of it while a writable handle lives.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -67,6 +68,15 @@ impl<'a> ReadSpan<'a> {
     }
 }
 
+impl ReadSpan<'_> {
+    /// Appends a copy of the bytes.
+    pub(crate) fn append_to(self, bytes: &mut VecDeque<u8>) {
+        // SAFETY: the span's bytes are readable, no other thread writes to them, and this one only
+        // copies while the slice lives.
+        bytes.extend(unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) });
+    }
+}
+
 impl<'a> WriteSpan<'a> {
     /// The `len` bytes at `start`.
     ///
@@ -87,6 +97,49 @@ impl<'a> WriteSpan<'a> {
         assert!(start <= self.len && len <= self.len - start, "{start}+{len} exceeds a span of {}", self.len);
         // SAFETY: start <= self.len, so the pointer stays inside the span or one past its end.
         WriteSpan { start: unsafe { self.start.add(start) }, len, life: PhantomData }
+    }
+}
+
+impl<'a> ReadSpan<'a> {
+    /// The first `len` bytes of words. Panics if there are not so many.
+    pub(crate) fn of_words(words: &'a [u64], len: usize) -> ReadSpan<'a> {
+        assert!(len <= size_of_val(words), "{len} bytes are more than the words have");
+        ReadSpan { start: NonNull::from(words).cast(), len, life: PhantomData }
+    }
+}
+
+impl ReadSpan<'_> {
+    /// Reads all bytes of the span. Panics if `bytes` has another length.
+    pub(crate) fn read(self, bytes: &mut [u8]) {
+        assert_eq!(self.len, bytes.len(), "as many bytes as the span has");
+        // SAFETY: the span's bytes are readable, and `bytes` is this thread's alone.
+        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr(), bytes.as_mut_ptr(), self.len) };
+    }
+
+    /// Reads the bytes as little-endian words, the last one filled up with what is there. Panics if
+    /// there are more.
+    pub(crate) fn read_words(self, words: &mut [u64]) {
+        assert!(self.len <= size_of_val(words), "{} bytes are more than the words have", self.len);
+        // SAFETY: the span's bytes are readable, the words are as long and on this thread alone.
+        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr(), words.as_mut_ptr().cast(), self.len) };
+        words.iter_mut().for_each(|word| *word = u64::from_le(*word));
+    }
+}
+
+impl WriteSpan<'_> {
+    /// Writes all bytes of the span. Panics if `bytes` has another length.
+    pub(crate) fn write(self, bytes: &[u8]) {
+        assert_eq!(self.len, bytes.len(), "as many bytes as the span has");
+        // SAFETY: the span's bytes are writable and disjoint from a slice, which no span may cover.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr(), self.len) };
+    }
+
+    /// Flips one bit, if the span has that bit: for tests of what damage does.
+    pub fn flip(self, bit: usize) {
+        if bit / 8 < self.len {
+            // SAFETY: the byte is one of the span's, which may be read and written.
+            unsafe { *self.start.add(bit / 8).as_ptr() ^= 1 << (bit % 8) };
+        }
     }
 }
 

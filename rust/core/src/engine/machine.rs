@@ -115,6 +115,49 @@ impl Engine {
         }
     }
 
+    /// Back to the start, and on to where the steps that `done` names, in program order, are complete:
+    /// somebody has carried them out in an order in which the engine could have issued them.
+    ///
+    /// Returns the views that have been read by then.
+    ///
+    /// ```
+    /// # use isobit_core::engine::{Effect, Engine};
+    /// # use isobit_core::schedule::{Action, Buf, Content, Program, Region, Step};
+    /// # let region = |buf| Region { buf, start: 0, len: 1 };
+    /// # let recv = Action::Recv { from: 1, dst: region(Buf::View(0)), content: Content::Data };
+    /// # let copy = Action::Copy { src: region(Buf::View(0)), dst: region(Buf::Out), content: Content::Data };
+    /// # let steps = vec![Step { action: recv, after: vec![] }, Step { action: copy, after: vec![0] }];
+    /// # let mut engine = Engine::new(std::sync::Arc::new(Program { steps, views: 1, slot_bytes: vec![] }));
+    /// assert_eq!(engine.catch_up(&[true, false]), []);
+    /// assert_eq!((engine.poll(), engine.poll()), (Some(Effect::Copy(1)), None));
+    /// assert_eq!(engine.catch_up(&[true, true]), [0]);
+    /// assert!(engine.is_finished());
+    /// ```
+    pub fn catch_up(&mut self, done: &[bool]) -> Vec<u32> {
+        self.reset();
+        let (mut later, mut read) = (Vec::new(), Vec::new());
+        while let Some(effect) = self.poll() {
+            match effect {
+                Effect::Release(view) => read.push(view),
+                Effect::Send(step) | Effect::Recv(step) | Effect::Reduce(step) | Effect::Copy(step) => {
+                    if done[step as usize] {
+                        self.on_event(Event::Completed(step));
+                    } else {
+                        later.push((step, effect));
+                    }
+                }
+            }
+        }
+        for (step, effect) in later {
+            self.states[step as usize] = State::Ready;
+            match effect {
+                Effect::Send(_) | Effect::Recv(_) => self.messages.push_back(effect),
+                _ => self.work.push_back(effect),
+            }
+        }
+        read
+    }
+
     /// The next thing to do, if there is one now. What it names counts as started.
     pub fn poll(&mut self) -> Option<Effect> {
         let effect = self.messages.pop_front().or_else(|| self.work.pop_front())?;

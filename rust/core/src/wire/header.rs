@@ -68,6 +68,11 @@ impl Channel {
 /// The root field of an operation that has none; no rank has this number.
 const NO_ROOT: u32 = u32::MAX;
 
+const EPOCH_AT: usize = 24;
+const SEQUENCE_AT: usize = 40;
+const PAYLOAD_BYTES_AT: usize = 52;
+const PAYLOAD_CHECKSUM_AT: usize = 56;
+
 /// What stands before the header's own checksum.
 const CHECKED_BYTES: usize = HEADER_BYTES - 8;
 
@@ -143,6 +148,23 @@ pub enum HeaderError {
 impl Header {
     /// The header as it stands on the wire, sealed with its checksum.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = self.unsealed();
+        let seal = checksum(&bytes[..CHECKED_BYTES]);
+        bytes[CHECKED_BYTES..].copy_from_slice(&seal.to_le_bytes());
+        bytes
+    }
+
+    /// The same with a payload of so many bytes.
+    pub fn with(self, payload_bytes: u32) -> Header {
+        Header { payload_bytes, ..self }
+    }
+
+    /// The header without what changes from one run of a program to the next.
+    pub fn draft(&self) -> Draft {
+        Draft { bytes: self.unsealed() }
+    }
+
+    fn unsealed(&self) -> [u8; HEADER_BYTES] {
         let Descriptor { collective, contract, dtype, root, count, shape, layout } = self.descriptor;
         debug_assert_ne!(root, Some(NO_ROOT), "no rank has the number that stands for none");
         let mut bytes = [0; HEADER_BYTES];
@@ -153,14 +175,15 @@ impl Header {
         bytes[7] = dtype.code();
         bytes[8..16].copy_from_slice(&self.group.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.incarnation.to_le_bytes());
-        bytes[24..28].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[EPOCH_AT..EPOCH_AT + 4].copy_from_slice(&self.epoch.to_le_bytes());
         bytes[28..32].copy_from_slice(&self.source.to_le_bytes());
         bytes[32..36].copy_from_slice(&self.destination.to_le_bytes());
         bytes[36..40].copy_from_slice(&root.unwrap_or(NO_ROOT).to_le_bytes());
-        bytes[40..48].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[SEQUENCE_AT..SEQUENCE_AT + 8].copy_from_slice(&self.sequence.to_le_bytes());
         bytes[48..52].copy_from_slice(&self.message.to_le_bytes());
-        bytes[52..56].copy_from_slice(&self.payload_bytes.to_le_bytes());
-        bytes[56..64].copy_from_slice(&self.payload_checksum.to_le_bytes());
+        bytes[PAYLOAD_BYTES_AT..PAYLOAD_BYTES_AT + 4].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        bytes[PAYLOAD_CHECKSUM_AT..PAYLOAD_CHECKSUM_AT + 8]
+            .copy_from_slice(&self.payload_checksum.to_le_bytes());
         if let Some(contract) = contract {
             bytes[64..88].copy_from_slice(&contract.encode());
         }
@@ -168,8 +191,6 @@ impl Header {
         bytes[96..104].copy_from_slice(&shape.to_le_bytes());
         bytes[104..112].copy_from_slice(&layout.to_le_bytes());
         bytes[112..120].copy_from_slice(&self.tag.to_le_bytes());
-        let seal = checksum(&bytes[..CHECKED_BYTES]);
-        bytes[CHECKED_BYTES..].copy_from_slice(&seal.to_le_bytes());
         bytes
     }
 
@@ -211,6 +232,57 @@ impl Header {
             payload_bytes: word(bytes, 52),
             payload_checksum: long(bytes, 56),
         })
+    }
+}
+
+/// The header of a message that is sent or expected again and again: sender and receiver know all of it
+/// but the payload's checksum.
+///
+/// ```
+/// # use isobit_core::{Dtype, wire::*};
+/// # let descriptor = Descriptor { collective: Collective::Broadcast, contract: None, dtype: Dtype::F32,
+/// #     root: Some(1), count: 2, shape: 0, layout: 0 };
+/// # let header = Header { group: 1, incarnation: 2, epoch: 0, source: 1, destination: 0,
+/// #     channel: Channel::Collective, sequence: 5, message: 0, tag: 0, descriptor, payload_bytes: 8,
+/// #     payload_checksum: 0 };
+/// let mut draft = header.draft();
+/// draft.renew(3, 6);
+/// let sealed = draft.sealed(77);
+/// assert_eq!(Header::decode(&sealed), Ok(Header { epoch: 3, sequence: 6, payload_checksum: 77, ..header }));
+/// assert_eq!(draft.seal(77).to_le_bytes(), sealed[HEADER_BYTES - 8..]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Draft {
+    bytes: [u8; HEADER_BYTES],
+}
+
+impl Draft {
+    /// Makes it that of another operation of the same kind.
+    pub fn renew(&mut self, epoch: u32, sequence: u64) {
+        self.bytes[EPOCH_AT..EPOCH_AT + 4].copy_from_slice(&epoch.to_le_bytes());
+        self.bytes[SEQUENCE_AT..SEQUENCE_AT + 8].copy_from_slice(&sequence.to_le_bytes());
+    }
+
+    /// The payload's length.
+    pub fn payload_bytes(&self) -> usize {
+        word(&self.bytes, PAYLOAD_BYTES_AT) as usize
+    }
+
+    /// The last 8 bytes of the header, for a checksum of its payload: equal seals mean equal headers, and
+    /// intact ones.
+    pub fn seal(&self, payload_checksum: u64) -> u64 {
+        let mut bytes = self.bytes;
+        bytes[PAYLOAD_CHECKSUM_AT..PAYLOAD_CHECKSUM_AT + 8].copy_from_slice(&payload_checksum.to_le_bytes());
+        checksum(&bytes[..CHECKED_BYTES])
+    }
+
+    /// The header as it stands on the wire.
+    pub fn sealed(&self, payload_checksum: u64) -> [u8; HEADER_BYTES] {
+        let mut bytes = self.bytes;
+        bytes[PAYLOAD_CHECKSUM_AT..PAYLOAD_CHECKSUM_AT + 8].copy_from_slice(&payload_checksum.to_le_bytes());
+        let seal = checksum(&bytes[..CHECKED_BYTES]);
+        bytes[CHECKED_BYTES..].copy_from_slice(&seal.to_le_bytes());
+        bytes
     }
 }
 

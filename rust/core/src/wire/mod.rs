@@ -4,4 +4,4 @@ mod descriptor;
 mod header;
 
 pub use descriptor::{Collective, Descriptor};
-pub use header::{Channel, HEADER_BYTES, Header, HeaderError, MAGIC, WIRE_VERSION, checksum};
+pub use header::{Channel, Draft, HEADER_BYTES, Header, HeaderError, MAGIC, WIRE_VERSION, checksum};

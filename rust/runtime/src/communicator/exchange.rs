@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 use isobit_core::engine::{Effect, Engine, Event, Executor, Expectation};
-use isobit_core::schedule::{Action, Buf, Program, StepIndex};
+use isobit_core::schedule::{Action, Buf, Content, Program, Region, StepIndex};
 use isobit_core::wire::{Channel, Header};
 
 use super::abort::AbortHandle;
@@ -16,6 +16,8 @@ use super::failure::Failure;
 use super::notice::{is_notice, judge};
 use super::operation::Operation;
 use super::peer::{Early, Flight, Peer};
+use super::plans::Sending;
+use super::straight::Straight;
 use crate::executor::{CpuExecutor, Message};
 use crate::link::{Link, LinkFrame};
 use crate::recorder::FlightRecorder;
@@ -37,7 +39,9 @@ pub(crate) struct Exchange<'r, 'a> {
     pub(crate) trace: Option<&'r mut Trace>,
     pub(crate) program: &'r Program,
     pub(crate) engine: &'r mut Engine,
-    pub(crate) executor: CpuExecutor<'a, LinkFrame>,
+    pub(crate) executor: CpuExecutor<'a>,
+    pub(crate) sending: Sending,
+    pub(crate) straight: &'r mut Straight,
     pub(crate) operation: &'r Operation,
     pub(crate) epoch: u32,
     pub(crate) timeout: Duration,
@@ -67,6 +71,17 @@ impl Exchange<'_, '_> {
     fn run_to_end(&mut self) -> Result<(), Failure> {
         self.peers.iter_mut().for_each(Peer::begin);
         self.check_epoch()?;
+        // With a timeline every wait is to be seen.
+        if self.sending == Sending::AllBuffered && self.link.is_prompt() && self.trace.is_none() {
+            if self.run_straight()? {
+                return self.check_epoch();
+            }
+            for view in self.engine.catch_up(&self.straight.done) {
+                self.executor.release(view);
+            }
+        } else {
+            self.engine.reset();
+        }
         let mut waiting = None;
         loop {
             self.compute()?;
@@ -163,44 +178,74 @@ impl Exchange<'_, '_> {
     }
 
     fn send(&mut self, rank: Rank, step: StepIndex) -> Result<bool, Failure> {
-        let Action::Send { src, content, .. } = &self.program.steps[step as usize].action else {
-            unreachable!("only sends are queued as outgoing")
-        };
         let header = self.header(rank, self.operation.channel, self.engine.message(step));
-        let payload = self.executor.read(*src, *content);
+        let (src, content) = sent(self.program, step);
+        let payload = self.executor.read(src, content);
         let start = trace::begin(self.trace.as_deref());
-        let Some(number) = self.link.try_send(rank, header.channel, &header, payload)? else {
-            return Ok(false);
-        };
+        if self.sending != Sending::Verified
+            && self.link.capabilities().buffered_bytes_max.is_some_and(|max| payload.len() <= max)
+        {
+            let header = header.with(payload.len() as u32);
+            if !self.link.try_send_buffered(rank, header.channel, &header.draft(), payload)? {
+                return Ok(false);
+            }
+            self.link.ring(rank);
+            self.engine.on_event(Event::Completed(step));
+        } else {
+            let Some(number) = self.link.try_send(rank, header.channel, &header, payload)? else {
+                return Ok(false);
+            };
+            self.peers[rank as usize].flights.push_back(Flight { step, number, header });
+        }
         if let (Some(start), Some(trace)) = (start, &mut self.trace) {
             trace.step(Step::Send(rank), start, payload.len());
         }
-        self.peers[rank as usize].flights.push_back(Flight { step, number, header });
         Ok(true)
     }
 
     fn receive(&mut self, rank: Rank, step: StepIndex) -> Result<bool, Failure> {
-        let Action::Recv { dst, content, .. } = self.program.steps[step as usize].action else {
-            unreachable!("only receives are queued as incoming")
-        };
         let start = trace::begin(self.trace.as_deref());
-        let Some((header, message)) = self.next_message(rank)? else { return Ok(false) };
-        let bytes = dst.len * self.executor.element_bytes(content) as u64;
-        let bytes = u32::try_from(bytes).expect("schedules keep messages under the payload limit");
-        self.expectation(rank, self.engine.message(step), bytes).check(&header)?;
-        match dst.buf {
-            Buf::View(view) => self.executor.bind(view, message),
-            _ => self.executor.store(message, dst, content)?,
+        if !self.take(rank, step)? {
+            return Ok(false);
         }
-        if let (Some(start), Some(trace)) = (start, &mut self.trace) {
-            trace.step(Step::Recv(rank), start, bytes as usize);
+        if let (Some(start), Some(trace)) = (start, &mut self.trace)
+            && let Action::Recv { dst, content, .. } = self.program.steps[step as usize].action
+        {
+            let bytes = dst.len as usize * self.executor.element_bytes(content);
+            trace.step(Step::Recv(rank), start, bytes);
         }
         self.engine.on_event(Event::Completed(step));
         Ok(true)
     }
 
+    /// Takes the message of a `Recv`, if it is there.
+    pub(super) fn take(&mut self, rank: Rank, step: StepIndex) -> Result<bool, Failure> {
+        let Some((header, message)) = self.next_message(rank)? else { return Ok(false) };
+        let Action::Recv { dst, content, .. } = self.program.steps[step as usize].action else {
+            unreachable!("only receives are queued as incoming")
+        };
+        let bytes = self.payload_bytes(dst, content);
+        self.expectation(rank, self.engine.message(step), bytes).check(&header)?;
+        self.keep(dst, content, message)?;
+        Ok(true)
+    }
+
+    pub(super) fn payload_bytes(&self, region: Region, content: Content) -> u32 {
+        let bytes = region.len * self.executor.element_bytes(content) as u64;
+        u32::try_from(bytes).expect("schedules keep messages under the payload limit")
+    }
+
+    /// Puts the message of a `Recv` where it is wanted.
+    pub(super) fn keep(&mut self, dst: Region, content: Content, message: Message) -> Result<(), Failure> {
+        match dst.buf {
+            Buf::View(view) => self.executor.bind(view, message),
+            _ => self.executor.store(message, dst, content)?,
+        }
+        Ok(())
+    }
+
     /// The next message of this operation's stream that is of this epoch and no notice.
-    fn next_message(&mut self, rank: Rank) -> Result<Option<(Header, Message<LinkFrame>)>, Failure> {
+    fn next_message(&mut self, rank: Rank) -> Result<Option<(Header, Message)>, Failure> {
         let (at, channel) = (rank as usize, self.operation.channel);
         loop {
             if let Some(early) = self.peers[at].take(channel) {
@@ -233,10 +278,8 @@ impl Exchange<'_, '_> {
         let Some(flight) = flights.iter().find(|f| f.number == number && f.header.channel == channel) else {
             return Ok(false);
         };
-        let Action::Send { src, content, .. } = &self.program.steps[flight.step as usize].action else {
-            unreachable!("only sends are in flight")
-        };
-        let payload = self.executor.read(*src, *content);
+        let (src, content) = sent(self.program, flight.step);
+        let payload = self.executor.read(src, content);
         self.link.resend(rank, channel, number, &flight.header, payload)?;
         Ok(true)
     }
@@ -368,7 +411,7 @@ impl Exchange<'_, '_> {
         Ok(())
     }
 
-    fn header(&self, rank: Rank, channel: Channel, message: u32) -> Header {
+    pub(super) fn header(&self, rank: Rank, channel: Channel, message: u32) -> Header {
         Header {
             group: self.link.group(),
             incarnation: self.link.incarnation(self.link.rank()),
@@ -385,7 +428,7 @@ impl Exchange<'_, '_> {
         }
     }
 
-    fn expectation(&self, rank: Rank, message: u32, payload_bytes: u32) -> Expectation {
+    pub(super) fn expectation(&self, rank: Rank, message: u32, payload_bytes: u32) -> Expectation {
         Expectation {
             group: self.link.group(),
             incarnation: self.link.incarnation(rank),
@@ -399,5 +442,13 @@ impl Exchange<'_, '_> {
             descriptor: self.operation.incoming(rank),
             payload_bytes,
         }
+    }
+}
+
+/// What a step sends.
+fn sent(program: &Program, step: StepIndex) -> (Region, Content) {
+    match program.steps[step as usize].action {
+        Action::Send { src, content, .. } => (src, content),
+        _ => unreachable!("only sends are queued as outgoing"),
     }
 }

@@ -17,6 +17,7 @@ mod plans;
 mod reason;
 mod signature;
 mod sites;
+mod straight;
 
 use std::time::Duration;
 
@@ -111,10 +112,11 @@ impl Communicator {
             chunk_bytes: capabilities.payload_bytes_max as u64,
             window_bytes: capabilities.window_bytes as u64,
         };
+        let buffered_bytes_max = capabilities.buffered_bytes_max.map(|bytes| bytes as u64);
         Communicator {
             link,
             peers: (0..world_size).map(|_| Peer::default()).collect(),
-            plans: Plans::new(Topology::single_node(world_size), rank, limits),
+            plans: Plans::new(Topology::single_node(world_size), rank, limits, buffered_bytes_max),
             trace: Trace::open(&owner),
             recorder: FlightRecorder::new(owner),
             site: Site::UNKNOWN,
@@ -320,8 +322,7 @@ impl Communicator {
         if let Some(trace) = &mut self.trace {
             trace.operation(&record);
         }
-        plan.engine.reset();
-        let executor = CpuExecutor::new(contract, dtype, parts, out, &plan.slots, plan.program.views);
+        let executor = CpuExecutor::new(contract, dtype, parts, out, &plan.slots, &mut plan.kept);
         let mut exchange = Exchange {
             link: &mut self.link,
             peers: &mut self.peers,
@@ -330,6 +331,8 @@ impl Communicator {
             program: &plan.program,
             engine: &mut plan.engine,
             executor,
+            sending: plan.sending,
+            straight: &mut plan.straight,
             operation: &operation,
             epoch: self.epoch,
             timeout: call.timeout.unwrap_or(self.timeout),
@@ -337,6 +340,9 @@ impl Communicator {
             abort: &self.abort,
         };
         let result = exchange.run();
+        if result.is_err() {
+            exchange.executor.clear();
+        }
         let waited = exchange.waited();
         let result = result.map_err(|failure| {
             let (is_final, told) = (failure.is_final(), matches!(failure, Failure::Broken(_)));

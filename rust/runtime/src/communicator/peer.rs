@@ -7,7 +7,7 @@ use isobit_core::wire::{Channel, Header};
 
 use super::notice::is_notice;
 use crate::link::LinkFrame;
-use crate::transport::{Frame, MessageNumber};
+use crate::transport::{Frame, Lent, MessageNumber};
 
 /// Point-to-point bytes of one peer that a rank keeps for receives to come, while it waits in
 /// another call: two ranks that both send first and receive afterwards then both get on.
@@ -91,6 +91,14 @@ impl Peer {
                 self.kept_bytes += early.payload.len();
                 self.kept.push_back(early);
             }
+        }
+    }
+
+    /// Whether a message was put aside.
+    pub(crate) fn has_early(&self, channel: Channel) -> bool {
+        match channel {
+            Channel::Collective => self.collective.is_some(),
+            Channel::PointToPoint => !self.kept.is_empty(),
         }
     }
 

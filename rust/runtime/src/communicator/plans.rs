@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use isobit_core::Rank;
 use isobit_core::engine::Engine;
-use isobit_core::law::LeafMap;
-use isobit_core::schedule::{self, Cost, Counts, Layout, Limits, PlanError, Program, Request, Topology};
+use isobit_core::law::{LeafMap, element_bytes};
+use isobit_core::schedule::{
+    self, Action, Cost, Counts, Layout, Limits, PlanError, Program, Request, Step, Topology,
+};
 use isobit_sys::Memory;
 
 use super::signature::{Amounts, Signature};
+use super::straight::Straight;
+use crate::executor::Kept;
 
 /// How many plans are kept. A model has a few dozen signatures; one that never repeats, such as
 /// ever new lengths, must not fill the memory.
@@ -20,7 +24,22 @@ pub(crate) struct Plan {
     pub(crate) program: Arc<Program>,
     pub(crate) engine: Engine,
     pub(crate) slots: Vec<Memory>,
+    pub(crate) kept: Kept,
+    pub(crate) sending: Sending,
+    pub(crate) straight: Straight,
     used: u64,
+}
+
+/// How a program's messages may be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sending {
+    /// Each is complete when its receiver has verified it.
+    Verified,
+    /// Those that are small enough are complete at once: each rank hears from all whom it tells, so that
+    /// its call does not end before they have come as far.
+    Buffered,
+    /// The same, and all are small enough.
+    AllBuffered,
 }
 
 /// The plans of one communicator.
@@ -28,7 +47,12 @@ pub(crate) struct Plans {
     topology: Topology,
     rank: Rank,
     limits: Limits,
-    plans: BTreeMap<Signature, Plan>,
+    /// The largest message that the transport sends buffered.
+    buffered_bytes_max: Option<u64>,
+    plans: Vec<(Signature, Plan)>,
+    /// By signature, its place among them.
+    places: BTreeMap<Signature, usize>,
+    latest: usize,
     uses: u64,
 }
 
@@ -46,24 +70,60 @@ pub(crate) enum NoPlan {
 }
 
 impl Plans {
-    pub(crate) fn new(topology: Topology, rank: Rank, limits: Limits) -> Plans {
-        Plans { topology, rank, limits, plans: BTreeMap::new(), uses: 0 }
+    pub(crate) fn new(
+        topology: Topology,
+        rank: Rank,
+        limits: Limits,
+        buffered_bytes_max: Option<u64>,
+    ) -> Plans {
+        let (plans, places) = (Vec::new(), BTreeMap::new());
+        Plans { topology, rank, limits, buffered_bytes_max, plans, places, latest: 0, uses: 0 }
     }
 
     /// The plan of a signature, made now if it is not there.
     pub(crate) fn get(&mut self, signature: Signature) -> Result<&mut Plan, NoPlan> {
         self.uses += 1;
-        if !self.plans.contains_key(&signature) {
-            if self.plans.len() == PLANS_MAX {
-                let oldest = self.plans.iter().min_by_key(|(_, plan)| plan.used).map(|(key, _)| key.clone());
-                self.plans.remove(&oldest.expect("it is full"));
-            }
-            let plan = self.make(&signature)?;
-            self.plans.insert(signature.clone(), plan);
+        // Most calls are like the one before.
+        if self.plans.get(self.latest).is_none_or(|(latest, _)| *latest != signature) {
+            self.latest = match self.places.get(&signature) {
+                Some(place) => *place,
+                None => self.add(signature)?,
+            };
         }
-        let plan = self.plans.get_mut(&signature).expect("it was just put there");
+        let (_, plan) = &mut self.plans[self.latest];
         plan.used = self.uses;
         Ok(plan)
+    }
+
+    fn add(&mut self, signature: Signature) -> Result<usize, NoPlan> {
+        let plan = self.make(&signature)?;
+        let mut place = self.plans.len();
+        if place < PLANS_MAX {
+            self.plans.push((signature.clone(), plan));
+        } else {
+            let oldest = self.plans.iter().enumerate().min_by_key(|(_, (_, plan))| plan.used);
+            place = oldest.map_or(0, |(place, _)| place);
+            let (forgotten, _) = std::mem::replace(&mut self.plans[place], (signature.clone(), plan));
+            self.places.remove(&forgotten);
+        }
+        self.places.insert(signature, place);
+        Ok(place)
+    }
+
+    /// How the messages of a program may be sent. Where not every rank hears from all whom it tells, a sender
+    /// waits until its message was verified: it would else have returned before anybody could object.
+    fn sending(&self, signature: &Signature, program: &Program) -> Sending {
+        let Some(bytes_max) = self.buffered_bytes_max.filter(|_| signature.root.is_none()) else {
+            return Sending::Verified;
+        };
+        let is_small = |step: &Step| match &step.action {
+            Action::Send { src, content, .. } => {
+                let (contract, dtype) = (signature.contract.as_ref(), signature.dtype);
+                src.len * element_bytes(*content, contract, dtype) as u64 <= bytes_max
+            }
+            _ => true,
+        };
+        if program.steps.iter().all(is_small) { Sending::AllBuffered } else { Sending::Buffered }
     }
 
     /// What the plan of a request would be, without its staging.
@@ -104,6 +164,14 @@ impl Plans {
         });
         let slots = slots.collect::<Result<_, _>>()?;
         let program = Arc::new(program);
-        Ok(Plan { engine: Engine::new(Arc::clone(&program)), program, slots, used: self.uses })
+        Ok(Plan {
+            engine: Engine::new(Arc::clone(&program)),
+            kept: Kept::new(program.views),
+            sending: self.sending(signature, &program),
+            straight: Straight::new(&program),
+            program,
+            slots,
+            used: self.uses,
+        })
     }
 }

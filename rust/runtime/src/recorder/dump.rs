@@ -3,10 +3,10 @@
 //! The first line says whose they are, each other one is an operation. `docs/debugging.md` names the
 //! fields; `isobit flight` reads them.
 
+use isobit_sys::clock;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 use std::{fs, io};
 
 use isobit_core::wire::{Channel, Collective};
@@ -29,7 +29,7 @@ impl FlightRecorder {
             .number("world_size", self.0.owner.world_size)
             .text("transport", self.0.owner.transport)
             .number("operations", self.count())
-            .number("time_ns", self.0.clock.ns(Instant::now()))
+            .number("time_ns", self.0.clock.scale().ns(clock::ticks()))
             .text("reason", reason)
             .end();
         for record in self.records() {

@@ -1,6 +1,6 @@
 //! The flight recorder: the last operations of a communicator, always on.
 //!
-//! An operation costs two looks at the clock and two short locks that nobody else holds; nothing is
+//! An operation costs two looks at the processor's counter and two short locks that nobody else holds; nothing is
 //! allocated and nothing formatted until somebody asks. What is asked for comes from a shared handle,
 //! so that it can be had while the communicator is busy: that is when it is wanted.
 
@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Descriptor};
+use isobit_sys::clock;
 
 use crate::error::ErrorKind;
 use crate::site::Site;
@@ -81,7 +82,7 @@ pub struct FlightRecorder(Arc<Shared>);
 struct Shared {
     owner: Owner,
     process: u32,
-    clock: Clock,
+    clock: clock::Clock,
     ring: Mutex<Ring>,
 }
 
@@ -94,7 +95,8 @@ pub(crate) struct Clock {
 
 #[derive(Debug)]
 struct Ring {
-    /// Full from its start; where it is longest, the next operation takes the place of the oldest.
+    /// Full from its start; where it is longest, the next operation takes the place of the oldest. Their
+    /// times are ticks of the counter here.
     records: Vec<OperationRecord>,
     count: u64,
 }
@@ -135,7 +137,7 @@ impl FlightRecorder {
         let recorder = FlightRecorder(Arc::new(Shared {
             owner,
             process: std::process::id(),
-            clock: Clock::new(),
+            clock: clock::Clock::start(),
             ring,
         }));
         registry::add(&recorder);
@@ -149,7 +151,7 @@ impl FlightRecorder {
 
     /// Notes that an operation begins. The times and the state are filled in.
     pub(crate) fn begin(&self, mut record: OperationRecord) {
-        record.start_ns = self.0.clock.ns(Instant::now());
+        record.start_ns = clock::ticks();
         let mut ring = self.ring();
         let place = Ring::place(ring.count);
         ring.count += 1;
@@ -168,7 +170,7 @@ impl FlightRecorder {
 
     /// Notes how the operation under way ended.
     pub(crate) fn end(&self, failed: Option<ErrorKind>) {
-        let end_ns = self.0.clock.ns(Instant::now());
+        let end_ns = clock::ticks();
         if let Some(latest) = self.ring().latest() {
             latest.end_ns = Some(end_ns);
             latest.state = failed.map_or(OperationState::Completed, OperationState::Failed);
@@ -185,7 +187,13 @@ impl FlightRecorder {
 
     /// The last operations, the latest at the end.
     pub fn records(&self) -> Vec<OperationRecord> {
-        self.ring().iter().copied().collect()
+        let scale = self.0.clock.scale();
+        let in_ns = |record: &OperationRecord| OperationRecord {
+            start_ns: scale.ns(record.start_ns),
+            end_ns: record.end_ns.map(|end| scale.ns(end)),
+            ..*record
+        };
+        self.ring().iter().map(in_ns).collect()
     }
 
     /// The rank whose operations these are.

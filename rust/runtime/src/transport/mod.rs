@@ -13,7 +13,7 @@ mod tamper;
 use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
-use isobit_core::wire::{Channel, Header};
+use isobit_core::wire::{Channel, Draft, Header};
 use isobit_sys::ReadSpan;
 use isobit_sys::os::sites::Sites;
 use thiserror::Error;
@@ -32,6 +32,8 @@ pub struct Capabilities {
     pub name: &'static str,
     /// The largest payload of a message, in bytes.
     pub payload_bytes_max: usize,
+    /// The largest payload of a message that can be sent buffered, in bytes, if any can.
+    pub buffered_bytes_max: Option<usize>,
     /// How many payload bytes of one peer's collectives may be under way or lent at a time, in
     /// messages of the largest size; smaller ones, each with its header, fill it sooner.
     pub window_bytes: usize,
@@ -131,23 +133,29 @@ pub struct Break {
     pub reason: Vec<u8>,
 }
 
-/// A received message, lent until it is dropped. Its payload was verified.
-pub trait Frame {
+/// A received payload, lent until this is dropped. It was verified.
+pub trait Lent {
+    /// The payload.
+    fn payload(&self) -> ReadSpan<'_>;
+}
+
+/// A received message.
+pub trait Frame: Lent {
     /// Its header, as the sender gave it.
     fn header(&self) -> &Header;
-
-    /// Its payload.
-    fn payload(&self) -> ReadSpan<'_>;
 }
 
 /// A rank's connection to the others of its group.
 ///
-/// A send is complete when the receiver has verified it (`verified` has passed its number). Until
-/// then the sender keeps the payload, because a damaged message is asked for once more: `wait`
+/// A send is complete when the receiver has verified it (`verified` has passed its number), a buffered
+/// one at once. Until then the sender keeps the payload, because a damaged message is asked for once more: `wait`
 /// then returns, `resend_wanted` names it, and `resend` gives it again.
 pub trait Transport: Send {
     /// The lent messages.
     type Frame: Frame;
+
+    /// The lent payloads of messages that are known.
+    type Expected: Lent;
 
     /// This rank.
     fn rank(&self) -> Rank;
@@ -176,6 +184,34 @@ pub trait Transport: Send {
         header: &Header,
         payload: ReadSpan<'_>,
     ) -> Result<Option<MessageNumber>, TransportError>;
+
+    /// As `try_send`, for a payload of at most `buffered_bytes_max` bytes, which is not needed any more
+    /// when this returns: the transport keeps a copy, and gives it again by itself. Whether it was sent.
+    ///
+    /// The receiver is not woken: `ring` does that, and must follow before this rank waits or returns.
+    fn try_send_buffered(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        header: &Draft,
+        payload: ReadSpan<'_>,
+    ) -> Result<bool, TransportError>;
+
+    /// The next message from a peer if it is there and is exactly the one expected. `None` says nothing of
+    /// whether there is another. `ring` must follow, as above: the peer may wait for room.
+    fn try_recv_expected(
+        &mut self,
+        from: Rank,
+        channel: Channel,
+        expected: &Draft,
+    ) -> Result<Option<Self::Expected>, TransportError>;
+
+    /// Wakes a peer that sleeps.
+    fn ring(&self, peer: Rank);
+
+    /// Whether a rank that expects a message does well to look for it a few times before anything
+    /// else: a peer that has come as far answers within a microsecond.
+    fn is_prompt(&self) -> bool;
 
     /// The next message from a peer if one is there, verified.
     ///

@@ -6,6 +6,7 @@ use isobit::transport::{ABORT_BYTES_MAX, Attempt, Frame, Transport, TransportErr
 use isobit_core::wire::Channel;
 use isobit_sys::ReadSpan;
 
+pub(crate) use super::buffered::*;
 use super::support::{
     CHANNELS, Fixture, bytes, complete, each_rank, fill, header, payload, recv, send, until,
 };

@@ -10,23 +10,23 @@ mod exact;
 mod exact_block;
 mod fold;
 mod isa;
+mod prepared;
 mod program;
 mod table;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 mod xxh3;
 
-use isobit_core::law::{Node, element_bytes, fold_steps};
 use isobit_core::schedule::Content;
-use isobit_core::{Contract, Dtype, Order, ReduceOp};
+use isobit_core::{Contract, Dtype, ReduceOp};
 use thiserror::Error;
 
 use crate::fpenv::Guard;
 use crate::{ReadSpan, WriteSpan};
-use block::{BLOCK, LoadFn, Slot, Source, StoreFn, blocks};
-use exact_block::{Plan, Scratch, SumFn};
+use block::{BLOCK, LoadFn, Slot, StoreFn};
+use exact_block::{Plan, SumFn};
 use isa::{Isa, Scalar};
-use program::Program;
+pub use prepared::Prepared;
 use table::FoldLoops;
 
 /// An input of a reduction.
@@ -164,123 +164,9 @@ impl Kernels {
         target: Content,
         out: WriteSpan<'_>,
     ) -> Result<(), KernelError> {
-        let len = check(contract, inputs, target, out)?;
-        let _environment = Guard::enter();
-        match contract.order() {
-            Order::Tree => self.reduce_tree(contract, inputs, target, out, len),
-            Order::Exact => self.reduce_exact(contract, inputs, target, out, len),
-        }
-    }
-
-    fn reduce_tree(
-        &self,
-        contract: &Contract,
-        inputs: &[Input<'_>],
-        target: Content,
-        out: WriteSpan<'_>,
-        len: usize,
-    ) -> Result<(), KernelError> {
-        let does_not_tile = || does_not_tile(contract, inputs, target);
-        let node = |content| node_of(content, contract.leaves());
-        let nodes: Option<Vec<Node>> = inputs.iter().map(|input| node(input.content)).collect();
-        let steps = nodes
-            .zip(node(target))
-            .and_then(|(nodes, target)| fold_steps(target, &nodes))
-            .ok_or_else(does_not_tile)?;
-        let (dtype, acc) = (contract.dtype_in(), contract.dtype_acc().ok_or_else(does_not_tile)?);
-        let loops = (self.fold_loops)(contract.op(), dtype, acc);
-        let sources = sources_of(inputs);
-        let program = Program::new(&steps, |input| sources[input].is_leaf, loops.width);
-        let is_result = target == Content::Result;
-        let finish = self.finish(contract, acc, is_result, loops);
-        let mut few = [Slot::ZERO; 2];
-        let mut many = Vec::new();
-        let slots = if program.slots <= few.len() {
-            &mut few[..]
-        } else {
-            many.resize(program.slots, Slot::ZERO);
-            &mut many[..]
-        };
-        let out_size = if is_result { contract.dtype_out() } else { acc }.size();
-        for (start, count) in blocks(sources[0].start, dtype.size(), len) {
-            for pass in &program.passes {
-                // SAFETY: a `Kernels` exists only where its instruction set does; `check` has
-                // measured every input; the program names slots below `program.slots`; slots are
-                // this function's own.
-                unsafe { (loops.pass)(*pass, &sources, start, count, slots) };
-            }
-            // SAFETY: `check` has measured the output, whose elements are `out_size` bytes each.
-            let place = unsafe { out.as_ptr().add(start * out_size) };
-            // SAFETY: the instruction set exists; the output has `count` elements from there on;
-            // slot 0 holds the fold's values.
-            unsafe { finish.run(slots, count, place) };
-        }
-        Ok(())
-    }
-
-    fn reduce_exact(
-        &self,
-        contract: &Contract,
-        inputs: &[Input<'_>],
-        target: Content,
-        out: WriteSpan<'_>,
-        len: usize,
-    ) -> Result<(), KernelError> {
         let contents: Vec<Content> = inputs.iter().map(|input| input.content).collect();
-        if !exact::tile(contract, &contents, target) {
-            return Err(does_not_tile(contract, inputs, target));
-        }
-        let sources = sources_of(inputs);
-        let all_raw = sources.iter().all(|source| source.is_leaf);
-        let out = out.as_ptr();
-        let vectorised = (self.exact_sum)(contract, inputs.len());
-        let Some((plan, sum)) = vectorised.filter(|_| all_raw && target == Content::Result) else {
-            // SAFETY: `check` has measured the inputs and the output and how they overlap.
-            unsafe { exact::reduce_scalar(contract, &sources, 0..len, target, out) };
-            return Ok(());
-        };
-        let size = contract.dtype_out().size();
-        let store = (self.result_store)(Dtype::F64, contract.dtype_out());
-        let mut scratch = Scratch::new();
-        let mut left_over = Vec::new();
-        for (start, count) in blocks(sources[0].start, contract.dtype_in().size(), len) {
-            // SAFETY: the instruction set exists, and `check` has measured the inputs.
-            let some_are_left = unsafe { sum(plan, &sources, start, count, &mut scratch) };
-            if some_are_left {
-                let flagged = scratch.flags.0[..count].iter().enumerate().filter(|(_, flag)| **flag != 0);
-                for (index, _) in flagged {
-                    let mut bits = [0; 8];
-                    let element = start + index..start + index + 1;
-                    // SAFETY: the element exists, and a result has at most eight bytes.
-                    unsafe { exact::reduce_scalar(contract, &sources, element, target, bits.as_mut_ptr()) };
-                    left_over.push((index, bits));
-                }
-            }
-            // SAFETY: `check` has measured the output, of elements of `size` bytes; the block's
-            // inputs, which it may share memory with, have been read.
-            unsafe {
-                let place = out.add(start * size);
-                store(scratch.sums(), count, 1, place);
-                for (index, bits) in left_over.drain(..) {
-                    std::ptr::copy_nonoverlapping(bits.as_ptr(), place.add(index * size), size);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(&self, contract: &Contract, acc: Dtype, is_result: bool, loops: FoldLoops) -> Finish {
-        let rounds = contract.dtype_in().is_float()
-            && matches!(contract.op(), ReduceOp::Sum | ReduceOp::Mean | ReduceOp::Prod);
-        let out = contract.dtype_out();
-        match (is_result, rounds) {
-            (true, true) => Finish::Store((self.result_store)(acc, out), contract.divisor()),
-            (true, false) if out != acc => {
-                let (load, store) = self.conversion(acc, out);
-                Finish::Convert(loops.store_node, load, store)
-            }
-            _ => Finish::Store(loops.store_node, 1),
-        }
+        let spans: Vec<ReadSpan<'_>> = inputs.iter().map(|input| input.span).collect();
+        self.prepare(contract, &contents, target)?.run(&spans, out)
     }
 
     /// The two halves of a conversion of floats, which meet in a type that holds both exactly.
@@ -351,82 +237,6 @@ impl Kernels {
         // SAFETY: the instruction set exists, the span has this length, and nothing is written.
         unsafe { (self.long_checksum)(start, std::ptr::null_mut(), len) }
     }
-}
-
-/// How a block of values leaves.
-enum Finish {
-    Store(StoreFn, u64),
-    Convert(StoreFn, LoadFn, StoreFn),
-}
-
-impl Finish {
-    /// # Safety
-    /// As for [`StoreFn`], with slot 0.
-    unsafe fn run(&self, slots: &mut [Slot], len: usize, out: *mut u8) {
-        // SAFETY: as the caller promises.
-        unsafe {
-            match *self {
-                Finish::Store(store, divisor) => store(&mut slots[0], len, divisor, out),
-                Finish::Convert(own, load, store) => {
-                    let mut bits = Slot::ZERO;
-                    own(&mut slots[0], len, 1, bits.0.as_mut_ptr().cast());
-                    load(bits.0.as_ptr().cast(), len, &mut slots[0]);
-                    store(&mut slots[0], len, 1, out);
-                }
-            }
-        }
-    }
-}
-
-fn sources_of(inputs: &[Input<'_>]) -> Vec<Source> {
-    let source = |input: &Input<'_>| Source {
-        start: input.span.as_ptr(),
-        is_leaf: matches!(input.content, Content::Leaf(_)),
-    };
-    inputs.iter().map(source).collect()
-}
-
-fn does_not_tile(contract: &Contract, inputs: &[Input<'_>], target: Content) -> KernelError {
-    let inputs = inputs.iter().map(|input| input.content).collect();
-    KernelError::DoNotTile { inputs, target, leaves: contract.leaves() }
-}
-
-fn node_of(content: Content, leaves: u32) -> Option<Node> {
-    match content {
-        Content::Leaf(leaf) => Node::new(leaf, leaf.checked_add(1)?, leaves),
-        Content::Node(node) => Node::new(node.first(), node.end(), leaves),
-        Content::Result => Some(Node::root(leaves)),
-        Content::Data | Content::Wide(_) => None,
-    }
-}
-
-/// Checks lengths and overlaps; returns the number of elements.
-fn check(
-    contract: &Contract,
-    inputs: &[Input<'_>],
-    target: Content,
-    out: WriteSpan<'_>,
-) -> Result<usize, KernelError> {
-    let out_size = element_bytes(target, Some(contract), contract.dtype_in());
-    let len = out.len() / out_size;
-    if len * out_size != out.len() {
-        return Err(KernelError::Ragged { out: out.len(), element: out_size });
-    }
-    for (index, input) in inputs.iter().enumerate() {
-        let size = element_bytes(input.content, Some(contract), contract.dtype_in());
-        if len.checked_mul(size) != Some(input.span.len()) {
-            return Err(KernelError::Length {
-                input: index,
-                expected: len.saturating_mul(size),
-                found: input.span.len(),
-                out: out.len(),
-            });
-        }
-        if !may_alias(input.span, size, out, out_size) {
-            return Err(KernelError::Overlap { input: index });
-        }
-    }
-    Ok(len)
 }
 
 /// Whether the spans are disjoint, or the same memory element for element.

@@ -4,18 +4,20 @@
 //! it is used.
 //!
 //! # Waking without a lost wake-up
-//! A notifier writes what it has to say, adds 1 to the target's `changes`, and only then looks at
-//! `asleep`. A sleeper sets `asleep`, and only then looks at `changes` once more before it sleeps.
-//! All four are sequentially consistent, so at least one of the two sees the other: the sleeper
-//! that there is something new, or the notifier that it must ring. Every write of `asleep` is a swap:
-//! two stores around a notifier's swap would do as well, but loom, which checks this
-//! (`models/board.rs`), does not know that nothing comes between what a swap reads and what it writes.
+//! A notifier writes what it has to say, wherever that is, and only then looks at `asleep`. A sleeper
+//! sets `asleep`, and only then looks once more for everything that may be said to it. Between the
+//! two both have a sequentially consistent fence, so at least one of them sees the other: the
+//! sleeper that there is something new, or the notifier that it must ring. A notifier whose target is
+//! awake thus writes to no line that the target reads: between ranks that spin, a message costs its
+//! own lines and no more. Every write of `asleep` is a swap: two stores around a notifier's swap would
+//! do as well, but loom, which checks this (`models/board.rs`), does not know that nothing comes
+//! between what a swap reads and what it writes.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 use super::shared::SharedBytes;
 use super::sites::Sites;
-use super::sync::AtomicU64;
+use super::sync::{AtomicU64, fence};
 
 /// The longest reason of an abort.
 pub const ABORT_BYTES_MAX: usize = 8 * 1024;
@@ -31,8 +33,7 @@ const RECORD_DONE: usize = 8;
 /// In the abort record's head, which has room: the latest break, as `break_key` packs it.
 const BREAK: usize = 16;
 
-const CHANGES: usize = 0;
-const ASLEEP: usize = 64;
+const ASLEEP: usize = 0;
 const ATTACHED: usize = 128;
 const PROCESS: usize = 136;
 const CLOSED: usize = 192;
@@ -90,26 +91,30 @@ impl Board {
         self.word(rank, PROCESS).load(Acquire)
     }
 
-    /// Tells a rank that something changed: whether its bell must be rung.
+    /// To be called after something was written that a rank may wait for: whether its bell must be rung.
     pub fn notify(&self, rank: u32) -> bool {
-        self.word(rank, CHANGES).fetch_add(1, SeqCst);
+        fence(SeqCst);
         let asleep = self.word(rank, ASLEEP);
-        asleep.load(SeqCst) != 0 && asleep.swap(0, SeqCst) != 0
+        asleep.load(Relaxed) != 0 && asleep.swap(0, SeqCst) != 0
     }
 
-    /// How often this rank was told that something changed.
-    pub fn changes(&self) -> u64 {
-        self.word(self.rank, CHANGES).load(Acquire)
-    }
-
-    /// Announces that this rank will sleep: whether it may, because nothing changed since `seen`.
-    pub fn fall_asleep(&self, seen: u64) -> bool {
+    /// Announces that this rank will sleep: whether it may, because `is_quiet` then still finds nothing new.
+    pub fn fall_asleep(&self, is_quiet: impl FnOnce() -> bool) -> bool {
         self.word(self.rank, ASLEEP).swap(1, SeqCst);
-        let quiet = self.word(self.rank, CHANGES).load(SeqCst) == seen;
+        fence(SeqCst);
+        let quiet = is_quiet();
         if !quiet {
             self.wake_up();
         }
         quiet
+    }
+
+    /// What ranks have said here for all to see: another value whenever one has left, aborted or
+    /// broken an epoch.
+    pub fn said(&self) -> (u64, u64) {
+        let closed = |rank| self.closed_record(rank).done();
+        let over = (0..self.world_size).map(closed).sum::<u64>() + self.abort_record().done();
+        (over, self.memory.word(BREAK).load(Acquire))
     }
 
     /// Takes the announcement back.
@@ -180,7 +185,7 @@ impl Board {
     #[cfg(all(test, loom))]
     pub(super) fn modelled_words(world_size: u32) -> impl Iterator<Item = usize> {
         let rank_at = |rank| ABORT_RECORD_BYTES + rank as usize * RANK_BYTES;
-        let offsets = [CHANGES, ASLEEP, ATTACHED, PROCESS];
+        let offsets = [ASLEEP, ATTACHED, PROCESS];
         (0..world_size).flat_map(move |rank| offsets.map(|offset| rank_at(rank) + offset))
     }
 
@@ -242,6 +247,11 @@ impl Record<'_> {
         Some((author.min(u64::from(u32::MAX)) as u32, bytes))
     }
 
+    /// Not 0 once it is complete.
+    fn done(&self) -> u64 {
+        self.memory.word(self.start + RECORD_DONE).load(Acquire).min(ABORT_BYTES_MAX as u64 + 1)
+    }
+
     fn text(&self, index: usize) -> &AtomicU64 {
         self.memory.word(self.start + RECORD_HEAD + index * 8)
     }
@@ -287,13 +297,29 @@ mod tests {
     #[test]
     fn only_a_sleeper_is_rung_and_only_once() {
         let boards = boards(2);
-        let seen = boards[1].changes();
         assert!(!boards[0].notify(1), "awake");
-        assert!(!boards[1].fall_asleep(seen), "something changed");
+        assert!(!boards[1].fall_asleep(|| false), "something changed");
         assert!(!boards[0].notify(1), "awake again");
-        assert!(boards[1].fall_asleep(seen + 2));
+        assert!(boards[1].fall_asleep(|| true));
         assert!(boards[0].notify(1));
         assert!(!boards[0].notify(1), "it has been rung");
+    }
+
+    #[test]
+    fn whatever_is_said_to_all_shows() {
+        let boards = boards(3);
+        let mut seen = vec![boards[0].said()];
+        boards[1].close("");
+        seen.push(boards[0].said());
+        boards[2].break_epoch(0, 9, b"nine");
+        seen.push(boards[0].said());
+        boards[1].break_epoch(0, 7, b"seven");
+        seen.push(boards[0].said());
+        boards[2].abort(b"");
+        seen.push(boards[0].said());
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 5);
     }
 
     #[test]

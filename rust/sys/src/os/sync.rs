@@ -6,10 +6,13 @@
 //! made of both, as compilers make them (fence before the load, after the store).
 
 #[cfg(not(all(test, loom)))]
-pub(super) use std::sync::{Mutex, atomic::AtomicU64};
+pub(super) use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, fence},
+};
 
 #[cfg(all(test, loom))]
-pub(super) use loom::sync::Mutex;
+pub(super) use loom::sync::{Mutex, atomic::fence};
 #[cfg(all(test, loom))]
 pub(crate) use modelled::AtomicU64;
 
@@ -46,12 +49,6 @@ mod modelled {
 
         pub(in crate::os) fn swap(&self, value: u64, order: Ordering) -> u64 {
             let old = self.0.swap(value, order);
-            fence_for(order);
-            old
-        }
-
-        pub(in crate::os) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-            let old = self.0.fetch_add(value, order);
             fence_for(order);
             old
         }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use isobit_core::Rank;
-use isobit_core::wire::{Channel, HEADER_BYTES, Header};
+use isobit_core::wire::{Channel, Draft, HEADER_BYTES, Header};
 use isobit_sys::os::checksum;
 use isobit_sys::os::shared::SharedBytes;
 use isobit_sys::os::sites::Sites;
@@ -152,6 +152,7 @@ impl MemoryTransport {
 
 impl Transport for MemoryTransport {
     type Frame = MemoryFrame;
+    type Expected = MemoryFrame;
 
     fn rank(&self) -> Rank {
         self.rank
@@ -172,7 +173,12 @@ impl Transport for MemoryTransport {
     fn capabilities(&self) -> Capabilities {
         let MemoryOptions { payload_bytes_max, window_bytes } = self.shared.options;
         let messages = window_bytes / Message::cost(payload_bytes_max);
-        Capabilities { name: "memory", payload_bytes_max, window_bytes: messages * payload_bytes_max }
+        Capabilities {
+            name: "memory",
+            payload_bytes_max,
+            buffered_bytes_max: None,
+            window_bytes: messages * payload_bytes_max,
+        }
     }
 
     fn try_send(
@@ -203,6 +209,31 @@ impl Transport for MemoryTransport {
         state.links[link].queue.push_back(message);
         self.shared.ring(&mut state, to);
         Ok(Some(number))
+    }
+
+    fn try_send_buffered(
+        &mut self,
+        _to: Rank,
+        _channel: Channel,
+        _header: &Draft,
+        _payload: ReadSpan<'_>,
+    ) -> Result<bool, TransportError> {
+        unreachable!("no payload can be sent buffered")
+    }
+
+    fn try_recv_expected(
+        &mut self,
+        _from: Rank,
+        _channel: Channel,
+        _expected: &Draft,
+    ) -> Result<Option<MemoryFrame>, TransportError> {
+        Ok(None)
+    }
+
+    fn ring(&self, _peer: Rank) {}
+
+    fn is_prompt(&self) -> bool {
+        false
     }
 
     fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<MemoryFrame>, TransportError> {

@@ -9,7 +9,7 @@ use isobit_sys::ReadSpan;
 use isobit_sys::os::checksum;
 
 use super::MemoryOptions;
-use crate::transport::{Break, Frame, MessageNumber, TransportError};
+use crate::transport::{Break, Frame, Lent, MessageNumber, TransportError};
 
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
@@ -111,7 +111,9 @@ impl Frame for MemoryFrame {
     fn header(&self) -> &Header {
         &self.message.header
     }
+}
 
+impl Lent for MemoryFrame {
     fn payload(&self) -> ReadSpan<'_> {
         ReadSpan::from(&self.message.payload[..])
     }

@@ -6,16 +6,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
-use isobit_core::wire::{Channel, HEADER_BYTES, Header};
-use isobit_sys::ReadSpan;
-use isobit_sys::os::checksum;
-use isobit_sys::os::ring::{self, Consumer, Popped, Producer, RingError};
+use isobit_core::wire::{Channel, Draft, HEADER_BYTES, Header};
+use isobit_sys::os::ring::{self, Consumer, HEADS_KEPT, Lease, Popped, Producer, RingError, Taken};
 use isobit_sys::os::sites::Sites;
 use isobit_sys::os::wake::Sleeper;
+use isobit_sys::{ReadSpan, WriteSpan};
 
 use super::bootstrap::Formed;
-use super::frame::{Shared, ShmFrame};
-use crate::transport::tamper::flip;
+use super::frame::{Place, Shared, ShmFrame, ShmPayload};
 use crate::transport::{
     Attempt, Break, Capabilities, MessageNumber, Tamper, Transport, TransportError, corruption,
 };
@@ -43,14 +41,37 @@ pub struct ShmTransport {
     sleeper: Sleeper,
     /// By rank: whether its process is known to have ended.
     ended: Vec<bool>,
-    /// The board's count of changes when the last wait ended.
-    seen: u64,
+    /// What there was to see when the last wait ended.
+    seen: News,
     looked_around: Instant,
     /// Whether there is a core for every rank.
     spins: bool,
     tamper: Option<Tamper>,
     /// The process that joined; a forked child must not say goodbye for it.
     process: u32,
+}
+
+/// Makes a message's head when its payload has been put where it is sent from, with the damage that a
+/// test asks for.
+fn head<'h>(
+    header: &'h Header,
+    payload: ReadSpan<'_>,
+    damage: Option<usize>,
+) -> impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEADER_BYTES] + use<'h> {
+    let payload_bytes = payload.len() as u32;
+    move |payload_checksum, sent| {
+        if let Some(bit) = damage {
+            sent.flip(bit);
+        }
+        Header { payload_bytes, payload_checksum, ..*header }.encode()
+    }
+}
+
+/// See [`ShmTransport::news`].
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct News {
+    rings: u64,
+    board: (u64, u64),
 }
 
 impl ShmTransport {
@@ -66,7 +87,7 @@ impl ShmTransport {
             incarnations: formed.incarnations,
             capacity: formed.welcome.capacities[0] as usize,
             payload_bytes_max: formed.welcome.payload_bytes_max as usize,
-            seen: formed.segment.board.changes(),
+            seen: News::default(),
             shared: Arc::new(Shared { board: formed.segment.board, bells: formed.bells }),
             outgoing: formed.segment.outgoing,
             incoming: formed.segment.incoming,
@@ -119,25 +140,29 @@ impl ShmTransport {
         move |error| TransportError::Corruption { from, to, detail: error.to_string() }
     }
 
-    /// Puts a message where `put` does, with the fault that a test asks for.
-    fn with_payload<R>(
-        &mut self,
-        header: &Header,
-        payload: ReadSpan<'_>,
-        attempt: Attempt,
-        put: impl FnOnce(&mut Producer, ReadSpan<'_>, &dyn Fn(u64) -> [u8; HEADER_BYTES]) -> R,
-    ) -> R {
-        assert!(payload.len() <= self.payload_bytes_max, "the payload exceeds the largest");
-        let payload_bytes = payload.len() as u32;
-        let head = |payload_checksum| Header { payload_bytes, payload_checksum, ..*header }.encode();
-        let Some(bit) = self.tamper.as_mut().and_then(|tamper| tamper(attempt)) else {
-            return put(self.producer(attempt.to, attempt.channel), payload, &head);
-        };
-        let mut bytes = payload.to_vec();
-        let true_sum = checksum::of(payload);
-        flip(&mut bytes, bit);
-        let producer = self.producer(attempt.to, attempt.channel);
-        put(producer, ReadSpan::from(&bytes[..]), &|_| head(true_sum))
+    fn lent(&self, lease: Lease, from: Rank) -> ShmPayload {
+        ShmPayload(Place::Ring { lease: Some(lease), from, shared: Arc::clone(&self.shared) })
+    }
+
+    /// Whether this rank may send to a peer.
+    fn check(&self, to: Rank) -> Result<(), TransportError> {
+        self.check_abort()?;
+        self.lost(to).map_or(Ok(()), Err)
+    }
+
+    /// The bit of a payload that a test wants flipped.
+    fn damage(&mut self, to: Rank, channel: Channel, again: Option<MessageNumber>) -> Option<usize> {
+        let tamper = self.tamper.as_mut()?;
+        let rings = self.outgoing[to as usize].as_ref()?;
+        let number = again.unwrap_or_else(|| rings[channel as usize].sent());
+        tamper(Attempt { to, channel, number, again: again.is_some() })
+    }
+
+    /// Sends a message again whose copy was kept.
+    fn resend_buffered(&mut self, to: Rank, channel: Channel, number: MessageNumber) -> bool {
+        let Some((head, payload)) = self.producer(to, channel).copy() else { return false };
+        let header = Header::decode(&head).expect("the copy of a header of this rank's own");
+        self.resend(to, channel, number, &header, ReadSpan::from(&payload[..])).is_ok()
     }
 
     /// Notes which processes ended; waits for that, a bell or a signal at most `timeout`.
@@ -149,18 +174,25 @@ impl ShmTransport {
         self.looked_around = Instant::now();
     }
 
+    /// All that this rank may wait for: what peers have written to the rings and to the board. The
+    /// rings' words only grow, so that their sum tells of any change.
+    fn news(&self) -> News {
+        let sent = self.incoming.iter().flatten().flatten().map(Consumer::news);
+        let taken = self.outgoing.iter().flatten().flatten().map(Producer::news);
+        News { rings: sent.chain(taken).fold(0, u64::wrapping_add), board: self.shared.board.said() }
+    }
+
     /// Whether something changed while this looked a bounded number of times.
     fn changed_soon(&self) -> bool {
-        let board = &self.shared.board;
         if self.spins {
             return (0..SPINS).any(|_| {
                 std::hint::spin_loop();
-                board.changes() != self.seen
+                self.news() != self.seen
             });
         }
         (0..YIELDS).any(|_| {
             thread::yield_now();
-            board.changes() != self.seen
+            self.news() != self.seen
         })
     }
 }
@@ -179,6 +211,7 @@ fn verify(head: &[u8; HEADER_BYTES], payload_bytes: usize, sum: u64) -> Result<H
 
 impl Transport for ShmTransport {
     type Frame = ShmFrame;
+    type Expected = ShmPayload;
 
     fn rank(&self) -> Rank {
         self.rank
@@ -198,10 +231,11 @@ impl Transport for ShmTransport {
 
     fn capabilities(&self) -> Capabilities {
         // Less than one frame is lost at the ring's end.
-        let frames = self.capacity / ring::frame_bytes(self.payload_bytes_max) - 1;
+        let frames = (self.capacity / ring::frame_bytes(self.payload_bytes_max) - 1).min(HEADS_KEPT);
         Capabilities {
             name: "shm",
             payload_bytes_max: self.payload_bytes_max,
+            buffered_bytes_max: Some(self.payload_bytes_max.min(ring::BUFFERED_BYTES_MAX)),
             window_bytes: frames.max(1) * self.payload_bytes_max,
         }
     }
@@ -213,21 +247,61 @@ impl Transport for ShmTransport {
         header: &Header,
         payload: ReadSpan<'_>,
     ) -> Result<Option<MessageNumber>, TransportError> {
-        self.check_abort()?;
-        let number = self.producer(to, channel).sent();
-        if let Some(lost) = self.lost(to) {
-            return Err(lost);
-        }
-        let attempt = Attempt { to, channel, number, again: false };
-        let sent = self
-            .with_payload(header, payload, attempt, |producer, payload, head| {
-                producer.try_push(payload, head)
-            })
-            .map_err(Self::broken(self.rank, to))?;
+        assert!(payload.len() <= self.payload_bytes_max, "the payload exceeds the largest");
+        self.check(to)?;
+        let (rank, damage) = (self.rank, self.damage(to, channel, None));
+        let head = head(header, payload, damage);
+        let sent = self.producer(to, channel).try_push(payload, head).map_err(Self::broken(rank, to))?;
         if sent.is_some() {
             self.shared.notify(to);
         }
         Ok(sent)
+    }
+
+    fn try_send_buffered(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        header: &Draft,
+        payload: ReadSpan<'_>,
+    ) -> Result<bool, TransportError> {
+        self.check(to)?;
+        let (rank, damage) = (self.rank, self.damage(to, channel, None));
+        let head = |sum, sent: WriteSpan<'_>| {
+            if let Some(bit) = damage {
+                sent.flip(bit);
+            }
+            header.sealed(sum)
+        };
+        let sent = self.producer(to, channel).try_push_buffered(payload, head);
+        Ok(sent.map_err(Self::broken(rank, to))?.is_some())
+    }
+
+    fn try_recv_expected(
+        &mut self,
+        from: Rank,
+        channel: Channel,
+        expected: &Draft,
+    ) -> Result<Option<ShmPayload>, TransportError> {
+        let rank = self.rank;
+        let taken = self
+            .consumer(from, channel)
+            .try_pop_expected(expected.payload_bytes(), |sum| expected.seal(sum))
+            .map_err(Self::broken(from, rank))?;
+        let Some(taken) = taken else { return Ok(None) };
+        self.check_abort()?;
+        Ok(Some(match taken {
+            Taken::Small(small) => ShmPayload(Place::Here(small)),
+            Taken::Lent(lease) => self.lent(lease, from),
+        }))
+    }
+
+    fn ring(&self, peer: Rank) {
+        self.shared.notify(peer);
+    }
+
+    fn is_prompt(&self) -> bool {
+        self.spins
     }
 
     fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<ShmFrame>, TransportError> {
@@ -239,8 +313,7 @@ impl Transport for ShmTransport {
         match popped {
             Popped::Frame(header, lease) => {
                 self.shared.notify(from);
-                let shared = Arc::clone(&self.shared);
-                Ok(Some(ShmFrame { header, lease: Some(lease), from, shared }))
+                Ok(Some(ShmFrame { header: Box::new(header), payload: self.lent(lease, from) }))
             }
             Popped::DamagedTwice(number, detail) => Err(corruption(from, rank, channel, number, &detail)),
             Popped::Damaged => {
@@ -272,6 +345,7 @@ impl Transport for ShmTransport {
                 let wanted = self.producer(to, channel).resend_wanted().unwrap_or(None);
                 if let Some(number) = wanted
                     && self.lost(to).is_none()
+                    && !self.resend_buffered(to, channel, number)
                 {
                     return Some((to, channel, number));
                 }
@@ -292,20 +366,18 @@ impl Transport for ShmTransport {
         if let Some(lost) = self.lost(to) {
             return Err(lost);
         }
-        let attempt = Attempt { to, channel, number, again: true };
-        self.with_payload(header, payload, attempt, |producer, payload, head| {
-            producer.resend(number, payload, head)
-        })
-        .map_err(Self::broken(self.rank, to))?;
+        let (rank, damage) = (self.rank, self.damage(to, channel, Some(number)));
+        let head = head(header, payload, damage);
+        self.producer(to, channel).resend(number, payload, head).map_err(Self::broken(rank, to))?;
         self.shared.notify(to);
         Ok(())
     }
 
     fn wait(&mut self, until: Instant) -> Result<(), TransportError> {
         self.check_abort()?;
-        if self.shared.board.changes() == self.seen && !self.changed_soon() {
+        if self.news() == self.seen && !self.changed_soon() {
             let left = until.saturating_duration_since(Instant::now());
-            if self.shared.board.fall_asleep(self.seen) {
+            if self.shared.board.fall_asleep(|| self.news() == self.seen) {
                 self.look_around(left);
                 self.shared.board.wake_up();
             }
@@ -313,7 +385,7 @@ impl Transport for ShmTransport {
         if self.looked_around.elapsed() >= LOOK_AROUND {
             self.look_around(Duration::ZERO);
         }
-        self.seen = self.shared.board.changes();
+        self.seen = self.news();
         self.check_abort()
     }
 

@@ -18,7 +18,7 @@ use super::TransportError;
 use reasons::unavailable;
 
 pub use endpoint::ShmTransport;
-pub use frame::ShmFrame;
+pub use frame::{ShmFrame, ShmPayload};
 
 /// The sizes of a group's rings; rank 0's count. Tests reach every path with small ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

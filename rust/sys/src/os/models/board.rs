@@ -31,14 +31,15 @@ fn nobody_is_missed(notifiers: u32) {
             })
         })
         .collect();
-    // As the shm transport waits: the count of changes first, then a look at everything, then sleep if
-    // nothing changed since the count. A wake-up that is lost is a deadlock, which loom reports.
+    let heard = || said.iter().map(|word| word.load(Relaxed)).sum::<u64>();
+    // As the shm transport waits: a look at everything, then sleep if nothing has changed since.
+    // A wake-up that is lost is a deadlock, which loom reports.
     loop {
-        let seen = sleeper.changes();
-        if said.iter().all(|word| word.load(Relaxed) == 1) {
+        let seen = heard();
+        if seen == u64::from(notifiers) {
             break;
         }
-        if sleeper.fall_asleep(seen) {
+        if sleeper.fall_asleep(|| heard() == seen) {
             bell.wait();
             sleeper.wake_up();
         }

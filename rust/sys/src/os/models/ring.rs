@@ -3,11 +3,11 @@
 use loom::thread;
 
 use super::explore;
-use crate::ReadSpan;
 use crate::os::ring::{
     CAPACITY_MIN, Consumer, HEAD_BYTES, Lease, Popped, Producer, modelled_words, ring_bytes,
 };
 use crate::os::shared::SharedBytes;
+use crate::{ReadSpan, WriteSpan};
 
 fn pair() -> (Producer, Consumer) {
     let memory = SharedBytes::modelled(ring_bytes(CAPACITY_MIN), modelled_words());
@@ -15,7 +15,7 @@ fn pair() -> (Producer, Consumer) {
     unsafe { (Producer::new(memory.clone()), Consumer::new(memory)) }
 }
 
-fn head(sum: u64) -> [u8; HEAD_BYTES] {
+fn head(sum: u64, _sent: WriteSpan<'_>) -> [u8; HEAD_BYTES] {
     let mut head = [7; HEAD_BYTES];
     head[..8].copy_from_slice(&sum.to_le_bytes());
     head
@@ -96,7 +96,10 @@ fn a_damaged_message_is_rewritten_after_its_read_and_read_after_its_rewrite() {
         let (mut producer, mut consumer) = pair();
         let sending = thread::spawn(move || {
             let bytes = payload(0, 64);
-            assert_eq!(producer.try_push(ReadSpan::from(&bytes[..]), |sum| head(!sum)), Ok(Some(0)));
+            assert_eq!(
+                producer.try_push(ReadSpan::from(&bytes[..]), |sum, sent| head(!sum, sent)),
+                Ok(Some(0))
+            );
             while producer.resend_wanted().unwrap().is_none() {
                 thread::yield_now();
             }

@@ -1,12 +1,12 @@
 //! The side of the ring that receives: it verifies frames, lends them in place, and gives their room back.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, PoisonError};
 
 use super::{
-    ALIGN, FRAME, HEAD, HEAD_BYTES, PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, TAIL, VERIFIED,
-    WANTED, WRAP, damaged, frame_bytes, payload_bytes_max,
+    ALIGN, FRAME, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, RESENT, Ring,
+    RingError, TAIL, VERIFIED, WANTED, WRAP, damaged, frame_bytes, payload_bytes_max,
 };
 use crate::ReadSpan;
 use crate::os::checksum;
@@ -68,11 +68,12 @@ impl Consumer {
         if again && self.ring.load(RESENT) != self.number + 1 {
             return Ok(Popped::Empty);
         }
-        let Some((place, payload_bytes, end)) = self.find()? else {
+        let Some(Found { place, payload_bytes, end, .. }) = self.find()? else {
             return Ok(Popped::Empty);
         };
         let mut head = [0; HEAD_BYTES];
-        self.read(place + PREFIX_BYTES, &mut head);
+        // SAFETY: the message is sent and not verified: its head's place is the consumer's.
+        unsafe { self.ring.memory.reading(Ring::head_at(self.number), HEAD_BYTES) }.read(&mut head);
         // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
         let payload = unsafe { self.ring.reading(place + PAYLOAD_AT, payload_bytes) };
         match check(&head, payload_bytes, checksum::of(payload)) {
@@ -89,28 +90,68 @@ impl Consumer {
         }
     }
 
-    /// The next frame's place, payload length and end.
-    fn find(&self) -> Result<Option<(usize, usize, u64)>, RingError> {
-        let tail = self.ring.load(TAIL);
-        let capacity = self.ring.capacity;
-        let freed = self.ring.memory.word(HEAD).load(Relaxed);
-        if tail < self.next || tail - freed.min(tail) > capacity as u64 || !tail.is_multiple_of(ALIGN as u64)
-        {
-            let detail = format!("{tail} where {} to {} are possible", self.next, freed + capacity as u64);
-            return Err(damaged("tail", detail));
+    /// The next message, if it is there and has this length and the seal that `seal` gives for its payload's
+    /// checksum; then it is verified. `None` says nothing of whether there is another.
+    pub fn try_pop_expected(
+        &mut self,
+        payload_bytes: usize,
+        seal: impl Fn(u64) -> u64,
+    ) -> Result<Option<Taken>, RingError> {
+        let tail = self.ring.in_turn(TAIL, self.number).load(Acquire);
+        // Words only grow: the tail of the message before last is where this one begins at the latest.
+        if tail <= self.next || self.asked {
+            return Ok(None);
         }
+        if payload_bytes <= MAIL_BYTES {
+            let small = self.read_mail(payload_bytes);
+            if seal(checksum::of(small.payload())) == self.ring.in_turn(MAIL_SEAL, self.number).load(Relaxed)
+            {
+                // The mail is this message's, and so is the tail that was seen before it.
+                self.check_tail(tail)?;
+                self.pass(tail);
+                return Ok(Some(Taken::Small(small)));
+            }
+        }
+        let Some(found) = self.find()?.filter(|found| found.payload_bytes == payload_bytes) else {
+            return Ok(None);
+        };
+        // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
+        let payload = unsafe { self.ring.reading(found.place + PAYLOAD_AT, payload_bytes) };
+        if seal(checksum::of(payload)) != found.seal {
+            return Ok(None);
+        }
+        Ok(Some(Taken::Lent(self.lend(found.place, payload_bytes, found.end))))
+    }
+
+    fn read_mail(&self, len: usize) -> Small {
+        let mut words = [0; MAIL_WORDS];
+        for (word, value) in words.iter_mut().enumerate().take(len.div_ceil(8)) {
+            *value = self.ring.in_turn(MAIL + word * 8, self.number).load(Relaxed).to_le();
+        }
+        Small { words, len }
+    }
+
+    /// Another value whenever the producer has sent or sent again.
+    pub fn news(&self) -> u64 {
+        self.ring.tail().wrapping_add(self.ring.load(RESENT))
+    }
+
+    /// The next frame.
+    fn find(&self) -> Result<Option<Found>, RingError> {
+        let (tail, capacity) = (self.ring.tail(), self.ring.capacity);
+        self.check_tail(tail)?;
         if tail == self.next {
             return Ok(None);
         }
         let (mut start, mut place) = (self.next, self.ring.place(self.next));
-        let (mut kind, mut payload_bytes, mut number) = self.read_prefix(place);
+        let (mut kind, mut payload_bytes, mut number, mut seal) = self.read_prefix(place);
         if kind == WRAP {
             start += (capacity - place) as u64;
             place = 0;
             if start >= tail {
                 return Err(damaged("frame", format!("nothing follows the wrap at {}", self.next)));
             }
-            (kind, payload_bytes, number) = self.read_prefix(place);
+            (kind, payload_bytes, number, seal) = self.read_prefix(place);
         }
         let left = ((tail - start) as usize).min(capacity - place);
         let fits = payload_bytes <= payload_bytes_max(capacity) && frame_bytes(payload_bytes) <= left;
@@ -121,31 +162,86 @@ impl Consumer {
             );
             return Err(damaged("frame", detail));
         }
-        Ok(Some((place, payload_bytes, start + frame_bytes(payload_bytes) as u64)))
+        let end = start + frame_bytes(payload_bytes) as u64;
+        Ok(Some(Found { place, payload_bytes, seal, end }))
     }
 
-    fn read_prefix(&self, place: usize) -> (u32, usize, u64) {
-        let mut prefix = [0; 16];
-        self.read(place, &mut prefix);
-        let word = |at: usize| u32::from_le_bytes(prefix[at..at + 4].try_into().expect("four bytes"));
-        (word(0), word(4) as usize, u64::from_le_bytes(prefix[8..].try_into().expect("eight bytes")))
+    /// Whether the producer can have come so far.
+    fn check_tail(&self, tail: u64) -> Result<(), RingError> {
+        let capacity = self.ring.capacity as u64;
+        let freed = self.ring.memory.word(HEAD).load(Relaxed);
+        if tail < self.next || tail - freed.min(tail) > capacity || !tail.is_multiple_of(ALIGN as u64) {
+            let detail = format!("{tail} where {} to {} are possible", self.next, freed + capacity);
+            return Err(damaged("tail", detail));
+        }
+        Ok(())
     }
 
-    fn read(&self, place: usize, bytes: &mut [u8]) {
+    fn read_prefix(&self, place: usize) -> (u32, usize, u64, u64) {
+        let mut prefix = [0; 24];
         // SAFETY: called for bytes between `head` and `tail`, which are the consumer's.
-        let source = unsafe { self.ring.reading(place, bytes.len()) };
-        // SAFETY: both are `bytes.len()` bytes long, and `bytes` is on this thread's stack.
-        unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), bytes.as_mut_ptr(), bytes.len()) }
+        unsafe { self.ring.reading(place, prefix.len()) }.read(&mut prefix);
+        let half = |at: usize| u32::from_le_bytes(prefix[at..at + 4].try_into().expect("four bytes"));
+        let word = |at: usize| u64::from_le_bytes(prefix[at..at + 8].try_into().expect("eight bytes"));
+        (half(0), half(4) as usize, word(8), word(16))
     }
 
     fn lend(&mut self, place: usize, payload_bytes: usize, end: u64) -> Lease {
         let number = self.number;
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).queue.push_back((end, false));
+        self.advance(end);
+        Lease { ring: self.ring.clone(), leases: Arc::clone(&self.leases), number, place, payload_bytes }
+    }
+
+    /// Goes past a message of which nothing is needed any more.
+    fn pass(&mut self, end: u64) {
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        if leases.queue.is_empty() {
+            leases.first += 1;
+            self.ring.store(HEAD, end);
+        } else {
+            leases.queue.push_back((end, true));
+        }
+        drop(leases);
+        self.advance(end);
+    }
+
+    fn advance(&mut self, end: u64) {
         self.asked = false;
         self.next = end;
         self.number += 1;
         self.ring.store(VERIFIED, self.number);
-        Lease { ring: self.ring.clone(), leases: Arc::clone(&self.leases), number, place, payload_bytes }
+    }
+}
+
+/// The next frame: where its prefix is, what that says, and where the frame ends.
+struct Found {
+    place: usize,
+    payload_bytes: usize,
+    seal: u64,
+    end: u64,
+}
+
+/// A message that was expected and is verified.
+#[derive(Debug)]
+pub enum Taken {
+    /// Copied out of the line of the tail.
+    Small(Small),
+    /// Lent where it lies.
+    Lent(Lease),
+}
+
+/// The payload of a small message.
+#[derive(Clone, Copy, Debug)]
+pub struct Small {
+    words: [u64; MAIL_WORDS],
+    len: usize,
+}
+
+impl Small {
+    /// The payload.
+    pub fn payload(&self) -> ReadSpan<'_> {
+        ReadSpan::of_words(&self.words, self.len)
     }
 }
 

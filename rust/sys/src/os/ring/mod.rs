@@ -1,21 +1,30 @@
 //! A byte ring in shared memory: one producer, one consumer, frames that are lent in place.
 //!
 //! # Layout
-//! A ring is 256 bytes of control and then `capacity` bytes of data, a multiple of 64.
+//! A ring is control words, a place for the heads of 128 messages, and then `capacity` bytes of
+//! frames, a multiple of 64.
 //!
 //! | offset | word | written by |
 //! |---|---|---|
-//! | 0 | tail: bytes ever produced | producer |
+//! | 0, 64 | tail: bytes ever produced, at 0 after an even message, at 64 after an odd one | producer |
 //! | 8 | resent: 1 + the last message that was sent again | producer |
+//! | 16, 80 | mail: the seal and up to 40 bytes of payload of the latest even, or odd, message | producer |
 //! | 128 | head: bytes ever given back | consumer |
 //! | 136 | verified: messages ever verified | consumer |
 //! | 144 | wanted: 1 + the last message that is wanted again | consumer |
+//! | 256 | heads, of 128 bytes each, message `n` at place `n % 128` | producer |
 //!
 //! Positions count bytes and never wrap; `position % capacity` is the place. A frame starts at a
-//! multiple of 64 and is contiguous: a 64-byte prefix (kind u32, payload bytes u32, number u64),
-//! a head of 128 bytes that the ring does not read, the payload, and padding to 64. A frame that
-//! would not fit before the end is put at the start, after a prefix of kind `WRAP`. A frame of at
-//! most half the capacity therefore fits into an empty ring, wherever its end is.
+//! multiple of 64 and is contiguous: a 64-byte prefix (kind u32, payload bytes u32, number u64, seal
+//! u64), the payload, and padding to 64. A frame that would not fit before the end is put at the
+//! start, after a prefix of kind `WRAP`. A frame of at most half the capacity therefore fits into an
+//! empty ring, wherever its end is.
+//!
+//! A head's last 8 bytes are its seal: a checksum of the rest of it, the payload's checksum included. A
+//! consumer that knows what it expects computes the seal itself, and has verified head and payload when
+//! the two are equal. So heads are read only when a message is not the expected one, and stay in the
+//! producer's cache. Mail goes further: a small message lies in the line of the tail, and whoever saw the
+//! tail move has it.
 //!
 //! # Why it is sound
 //! At any time each data byte belongs to one side, and only that side touches it.
@@ -25,6 +34,11 @@
 //!   lease up to there was dropped; the producer loads it with Acquire, so every read is over
 //!   before a byte is written again. Leases may end in any order; `head` passes the first that is
 //!   still held never.
+//! - The place of a head is the producer's while its message is verified or not sent: no more than 128
+//!   messages are ever unverified. Else it is the consumer's.
+//! - Mail is words, not data: the consumer may read it while the producer writes the next. What it read
+//!   counts only if its seal is the expected one, as of any message that may be damaged; if not, the
+//!   message is read from its frame.
 //! - A frame that failed verification goes back for one rewrite: the consumer is done reading it,
 //!   stores `wanted` with Release, and reads it again only after it loaded `resent` with Acquire,
 //!   which the producer stored with Release after the rewrite. It is not lent meanwhile.
@@ -43,26 +57,40 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use thiserror::Error;
 
 use super::shared::SharedBytes;
+use super::sync::AtomicU64;
 use crate::{ReadSpan, WriteSpan};
 
-pub use consumer::{Consumer, Lease, Popped};
+pub use consumer::{Consumer, Lease, Popped, Small, Taken};
 pub use producer::Producer;
 
 /// Bytes of a frame's head.
 pub const HEAD_BYTES: usize = 128;
 
-const CONTROL_BYTES: usize = 256;
+const CONTROL_BYTES: usize = HEADS + HEADS_KEPT * HEAD_BYTES;
+/// Of even messages; that of odd ones is a line further, and so is their mail.
 const TAIL: usize = 0;
 const RESENT: usize = 8;
+const MAIL_SEAL: usize = 16;
+const MAIL: usize = 24;
+const MAIL_WORDS: usize = 5;
+const MAIL_BYTES: usize = MAIL_WORDS * 8;
 const HEAD: usize = 128;
 const VERIFIED: usize = 136;
 const WANTED: usize = 144;
+const HEADS: usize = 256;
+
+/// How many messages can be unverified.
+pub const HEADS_KEPT: usize = 128;
 
 const ALIGN: usize = 64;
 const PREFIX_BYTES: usize = 64;
-const PAYLOAD_AT: usize = PREFIX_BYTES + HEAD_BYTES;
+const PAYLOAD_AT: usize = PREFIX_BYTES;
 const FRAME: u32 = 0x4652_414d;
 const WRAP: u32 = 0x5752_4150;
+
+/// The largest payload of which a producer may keep a copy. Copying more costs more than waiting for
+/// the consumer.
+pub const BUFFERED_BYTES_MAX: usize = 4096;
 
 /// The smallest data capacity: two frames of one cache line of payload.
 pub const CAPACITY_MIN: usize = 2 * frame_bytes(ALIGN);
@@ -149,6 +177,21 @@ impl Ring {
         unsafe { self.memory.writing(CONTROL_BYTES + place, len) }
     }
 
+    /// Where the head of a message is.
+    fn head_at(number: u64) -> usize {
+        HEADS + (number % HEADS_KEPT as u64) as usize * HEAD_BYTES
+    }
+
+    /// One of the words that even and odd messages have in turn.
+    fn in_turn(&self, word: usize, number: u64) -> &AtomicU64 {
+        self.memory.word(word + (number % 2) as usize * ALIGN)
+    }
+
+    /// Bytes ever produced.
+    fn tail(&self) -> u64 {
+        self.in_turn(TAIL, 0).load(Acquire).max(self.in_turn(TAIL, 1).load(Acquire))
+    }
+
     fn check(&self, place: usize, len: usize) {
         assert!(place <= self.capacity && len <= self.capacity - place, "inside the ring");
     }
@@ -159,6 +202,13 @@ mod tests;
 
 /// The offsets of a ring's words, for a model.
 #[cfg(all(test, loom))]
-pub(super) fn modelled_words() -> [usize; 5] {
-    [TAIL, RESENT, HEAD, VERIFIED, WANTED]
+pub(super) fn modelled_words() -> impl Iterator<Item = usize> {
+    let in_turn = (0..MAIL_WORDS + 3).flat_map(|word| [TAIL + word * 8, TAIL + ALIGN + word * 8]);
+    [HEAD, VERIFIED, WANTED].into_iter().chain(in_turn)
+}
+
+/// The seal of a head: its last 8 bytes.
+fn seal_of(head: &[u8; HEAD_BYTES]) -> u64 {
+    let (_, seal) = head.split_last_chunk().expect("a head is longer than its seal");
+    u64::from_le_bytes(*seal)
 }

@@ -1,14 +1,16 @@
 //! The side of the ring that sends: it lays frames out, and lays one out again that arrived damaged.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::{
-    ALIGN, FRAME, HEAD, HEAD_BYTES, PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, TAIL, VERIFIED,
-    WANTED, WRAP, damaged, frame_bytes, payload_bytes_max,
+    ALIGN, BUFFERED_BYTES_MAX, FRAME, HEAD, HEAD_BYTES, HEADS_KEPT, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS,
+    PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, TAIL, VERIFIED, WANTED, WRAP, damaged, frame_bytes,
+    payload_bytes_max, seal_of,
 };
-use crate::ReadSpan;
 use crate::os::checksum;
 use crate::os::shared::SharedBytes;
+use crate::{ReadSpan, WriteSpan};
 
 /// The side that sends.
 pub struct Producer {
@@ -21,13 +23,23 @@ pub struct Producer {
     resent: u64,
     /// Messages that may be wanted again, oldest first; the last has number `sent - 1`.
     kept: VecDeque<Kept>,
+    /// Heads and payloads of those kept that are copied, one after the other.
+    copies: VecDeque<u8>,
     sent: u64,
 }
 
 struct Kept {
     place: usize,
     payload_bytes: usize,
+    /// Whether head and payload are among the copies.
+    is_copied: bool,
 }
+
+/// How many bytes of copies a producer keeps.
+const COPIES_BYTES_MAX: usize = 64 * 1024;
+
+/// From how many messages on that nobody asked about the producer looks which are verified.
+const KEPT_MANY: usize = 32;
 
 impl Producer {
     /// The producer of the ring in `memory`.
@@ -37,15 +49,40 @@ impl Producer {
     /// other producer.
     pub(crate) unsafe fn new(memory: SharedBytes) -> Producer {
         let ring = Ring::new(memory);
-        Producer { ring, tail: 0, head: 0, verified: 0, resent: 0, kept: VecDeque::new(), sent: 0 }
+        let (kept, copies) = (VecDeque::new(), VecDeque::new());
+        Producer { ring, tail: 0, head: 0, verified: 0, resent: 0, kept, copies, sent: 0 }
     }
 
     /// Sends a message if there is room: its number. `head` gets the checksum of the payload, which
-    /// is computed in the same pass as its copy.
+    /// is computed in the same pass as its copy, and that copy.
     pub fn try_push(
         &mut self,
         payload: ReadSpan<'_>,
-        head: impl FnOnce(u64) -> [u8; HEAD_BYTES],
+        head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
+    ) -> Result<Option<u64>, RingError> {
+        self.push(payload, head, false)
+    }
+
+    /// Sends a message of at most [`BUFFERED_BYTES_MAX`] bytes if there is room for it and for a copy,
+    /// from which it can be sent again: `payload` is not needed any more after that.
+    pub fn try_push_buffered(
+        &mut self,
+        payload: ReadSpan<'_>,
+        head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
+    ) -> Result<Option<u64>, RingError> {
+        assert!(payload.len() <= BUFFERED_BYTES_MAX, "a payload that may be copied");
+        let fits = |copies: &VecDeque<u8>| copies.len() + HEAD_BYTES + payload.len() <= COPIES_BYTES_MAX;
+        if self.kept.len() >= KEPT_MANY || !fits(&self.copies) {
+            self.verified()?;
+        }
+        if fits(&self.copies) { self.push(payload, head, true) } else { Ok(None) }
+    }
+
+    fn push(
+        &mut self,
+        payload: ReadSpan<'_>,
+        head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
+        is_copied: bool,
     ) -> Result<Option<u64>, RingError> {
         let capacity = self.ring.capacity;
         assert!(payload.len() <= payload_bytes_max(capacity), "a payload that always fits");
@@ -53,20 +90,28 @@ impl Producer {
         let place = self.ring.place(self.tail);
         let wraps = frame > capacity - place;
         let needed = if wraps { capacity - place + frame } else { frame };
-        if !self.has_room(needed)? {
+        let kept = |ring: &Producer| ring.kept.len() < HEADS_KEPT;
+        if !self.has_room(needed)? || !(kept(self) || self.verified().map(|_| kept(self))?) {
             return Ok(None);
         }
         let place = if wraps {
-            self.write_prefix(place, WRAP, 0, 0);
+            self.write_prefix(place, WRAP, 0, 0, 0);
             0
         } else {
             place
         };
-        self.write_frame(place, self.sent, payload, head);
-        self.kept.push_back(Kept { place, payload_bytes: payload.len() });
-        self.sent += 1;
+        let head = self.write_frame(place, self.sent, payload, head);
+        self.kept.push_back(Kept { place, payload_bytes: payload.len(), is_copied });
+        if is_copied {
+            self.copies.extend(head);
+            payload.append_to(&mut self.copies);
+        }
+        if payload.len() <= MAIL_BYTES {
+            self.write_mail(place, self.sent, payload.len(), seal_of(&head));
+        }
         self.tail += needed as u64;
-        self.ring.store(TAIL, self.tail);
+        self.ring.in_turn(TAIL, self.sent).store(self.tail, Release);
+        self.sent += 1;
         Ok(Some(self.sent - 1))
     }
 
@@ -78,10 +123,17 @@ impl Producer {
             return Err(damaged("count of verified messages", detail));
         }
         for _ in self.verified..found {
-            self.kept.pop_front();
+            if let Some(kept) = self.kept.pop_front().filter(|kept| kept.is_copied) {
+                self.copies.drain(..HEAD_BYTES + kept.payload_bytes);
+            }
         }
         self.verified = found;
         Ok(found)
+    }
+
+    /// Another value whenever the consumer has given room back, verified or asked again.
+    pub fn news(&self) -> u64 {
+        [HEAD, VERIFIED, WANTED].into_iter().fold(0, |sum, word| self.ring.load(word).wrapping_add(sum))
     }
 
     /// How many messages were sent.
@@ -104,12 +156,20 @@ impl Producer {
         Ok(Some(first))
     }
 
+    /// The head and the payload of the oldest message that is not verified, if a copy of it was kept.
+    pub fn copy(&mut self) -> Option<([u8; HEAD_BYTES], Vec<u8>)> {
+        let kept = self.kept.front().filter(|kept| kept.is_copied)?;
+        let mut bytes = self.copies.iter().copied();
+        let head = std::array::from_fn(|_| bytes.next().unwrap_or(0));
+        Some((head, bytes.take(kept.payload_bytes).collect()))
+    }
+
     /// Sends that message again; panics if `number` is not the one, or has another length.
     pub fn resend(
         &mut self,
         number: u64,
         payload: ReadSpan<'_>,
-        head: impl FnOnce(u64) -> [u8; HEAD_BYTES],
+        head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
     ) -> Result<(), RingError> {
         assert_eq!(self.resend_wanted()?, Some(number), "only a message that is wanted is sent again");
         let kept = self.kept.front().expect("what is not verified is kept");
@@ -134,11 +194,12 @@ impl Producer {
         Ok(room(found))
     }
 
-    fn write_prefix(&self, place: usize, kind: u32, payload_bytes: u32, number: u64) {
+    fn write_prefix(&self, place: usize, kind: u32, payload_bytes: u32, number: u64, seal: u64) {
         let mut prefix = [0; PREFIX_BYTES];
         prefix[0..4].copy_from_slice(&kind.to_le_bytes());
         prefix[4..8].copy_from_slice(&payload_bytes.to_le_bytes());
         prefix[8..16].copy_from_slice(&number.to_le_bytes());
+        prefix[16..24].copy_from_slice(&seal.to_le_bytes());
         self.write(place, &prefix);
     }
 
@@ -147,19 +208,32 @@ impl Producer {
         place: usize,
         number: u64,
         payload: ReadSpan<'_>,
-        head: impl FnOnce(u64) -> [u8; HEAD_BYTES],
-    ) {
+        head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
+    ) -> [u8; HEAD_BYTES] {
         // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
         // by `wanted`, and this thread has no other span over it.
-        let sum = checksum::copy(payload, unsafe { self.ring.writing(place + PAYLOAD_AT, payload.len()) });
-        self.write(place + PREFIX_BYTES, &head(sum));
-        self.write_prefix(place, FRAME, payload.len() as u32, number);
+        let sent = unsafe { self.ring.writing(place + PAYLOAD_AT, payload.len()) };
+        let head = head(checksum::copy(payload, sent), sent);
+        // SAFETY: the message is not sent yet, or handed back, and all 128 before it are verified: the
+        // head's place is the producer's.
+        unsafe { self.ring.memory.writing(Ring::head_at(number), HEAD_BYTES) }.write(&head);
+        self.write_prefix(place, FRAME, payload.len() as u32, number, seal_of(&head));
+        head
+    }
+
+    /// Puts a small message into the line of the tail as well.
+    fn write_mail(&self, place: usize, number: u64, payload_bytes: usize, seal: u64) {
+        let mut words = [0; MAIL_WORDS];
+        // SAFETY: the frame that was just written; it is not sent yet.
+        unsafe { self.ring.reading(place + PAYLOAD_AT, payload_bytes) }.read_words(&mut words);
+        self.ring.in_turn(MAIL_SEAL, number).store(seal, Relaxed);
+        for (word, value) in words.into_iter().enumerate().take(payload_bytes.div_ceil(8)) {
+            self.ring.in_turn(MAIL + word * 8, number).store(value, Relaxed);
+        }
     }
 
     pub(super) fn write(&self, place: usize, bytes: &[u8]) {
         // SAFETY: called for bytes that are the producer's, by `try_push` and `resend` only.
-        let target = unsafe { self.ring.writing(place, bytes.len()) };
-        // SAFETY: both are `bytes.len()` bytes long, and `bytes` is on this thread's stack.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target.as_ptr(), bytes.len()) }
+        unsafe { self.ring.writing(place, bytes.len()) }.write(bytes);
     }
 }

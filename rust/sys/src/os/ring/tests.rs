@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
-use crate::ReadSpan;
+use crate::{ReadSpan, WriteSpan};
 
-fn head(sum: u64) -> [u8; HEAD_BYTES] {
+fn head(sum: u64, _sent: WriteSpan<'_>) -> [u8; HEAD_BYTES] {
     let mut head = [7; HEAD_BYTES];
     head[..8].copy_from_slice(&sum.to_le_bytes());
     head
@@ -87,7 +87,7 @@ fn the_largest_payload_fits_an_empty_ring_wherever_it_is() {
 
 #[test]
 fn a_held_lease_keeps_its_bytes_and_everything_behind_it() {
-    let (mut producer, mut consumer) = pair(1024);
+    let (mut producer, mut consumer) = pair(512);
     push(&mut producer, &[1; 64]).unwrap();
     push(&mut producer, &[2; 64]).unwrap();
     let first = pop(&mut consumer).unwrap();
@@ -105,7 +105,7 @@ fn a_held_lease_keeps_its_bytes_and_everything_behind_it() {
 fn a_damaged_message_is_asked_for_once_more_and_what_follows_waits() {
     let (mut producer, mut consumer) = pair(4096);
     push(&mut producer, b"fine").unwrap();
-    producer.try_push(ReadSpan::from(&b"damaged"[..]), |sum| head(sum ^ 1)).unwrap().unwrap();
+    producer.try_push(ReadSpan::from(&b"damaged"[..]), |sum, sent| head(sum ^ 1, sent)).unwrap().unwrap();
     push(&mut producer, b"behind").unwrap();
     assert!(pop(&mut consumer).is_some());
     assert_eq!(producer.resend_wanted(), Ok(None));
@@ -123,9 +123,9 @@ fn a_damaged_message_is_asked_for_once_more_and_what_follows_waits() {
 #[test]
 fn a_message_that_is_damaged_twice_stays_so() {
     let (mut producer, mut consumer) = pair(4096);
-    producer.try_push(ReadSpan::from(&b"damaged"[..]), |sum| head(sum ^ 1)).unwrap().unwrap();
+    producer.try_push(ReadSpan::from(&b"damaged"[..]), |sum, sent| head(sum ^ 1, sent)).unwrap().unwrap();
     assert!(matches!(consumer.try_pop(check), Ok(Popped::Damaged)));
-    producer.resend(0, ReadSpan::from(&b"damaged"[..]), |sum| head(sum ^ 1)).unwrap();
+    producer.resend(0, ReadSpan::from(&b"damaged"[..]), |sum, sent| head(sum ^ 1, sent)).unwrap();
     assert!(matches!(consumer.try_pop(check), Ok(Popped::DamagedTwice(0, _))));
     assert!(matches!(consumer.try_pop(check), Ok(Popped::DamagedTwice(0, _))));
     assert_eq!(producer.verified(), Ok(0));

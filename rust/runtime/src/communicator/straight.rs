@@ -1,0 +1,164 @@
+//! Small calls, straight on: a program all of whose messages are buffered is carried out in its own
+//! order, which is one that the engine could have chosen, without asking the engine step by step.
+//!
+//! No send waits for anybody, so every rank gets as far as its first receive, and a message that is not
+//! there after a few looks is waited for in the ordinary loop, which knows of deadlines, interrupts
+//! and ranks that are in another call.
+
+use isobit_core::Rank;
+use isobit_core::engine::Executor;
+use isobit_core::schedule::{Action, Content, Program, Region, StepIndex};
+use isobit_core::wire::{Descriptor, Draft};
+
+use super::exchange::Exchange;
+use super::failure::Failure;
+use crate::executor::Message;
+use crate::transport::Transport;
+
+/// How often a call looks for messages that are not there: some 20 us in all.
+const LOOKS: u32 = 1_000;
+/// After how many looks it rings, in case that a peer sleeps. One that does not is spared the bell, and this
+/// rank the wait until its stores are seen.
+const LOOKS_UNTIL_RING: u32 = 50;
+
+/// What the straight way keeps from one run of a program to the next.
+pub(crate) struct Straight {
+    /// The headers of its messages, by step, and the operation that they are of.
+    drafts: Vec<Option<Draft>>,
+    of: Option<Descriptor>,
+    /// By step: whether the run under way has carried it out.
+    pub(super) done: Vec<bool>,
+    peers: Vec<Rank>,
+}
+
+impl Straight {
+    pub(super) fn new(program: &Program) -> Straight {
+        let mut peers: Vec<Rank> = (program.steps.iter())
+            .filter_map(|step| match step.action {
+                Action::Send { to: peer, .. } | Action::Recv { from: peer, .. } => Some(peer),
+                _ => None,
+            })
+            .collect();
+        peers.sort_unstable();
+        peers.dedup();
+        Straight { drafts: Vec::new(), of: None, done: vec![false; program.steps.len()], peers }
+    }
+}
+
+impl Exchange<'_, '_> {
+    /// Carries out what goes at once: whether that was everything. `straight.done` says which steps it was.
+    pub(super) fn run_straight(&mut self) -> Result<bool, Failure> {
+        self.ready();
+        // Whoever waits for this rank's messages should not wait for its own waiting.
+        let went = match self.go(true) {
+            Ok(_) => self.go(false),
+            failed => failed,
+        };
+        self.ring();
+        if let Ok(true) = went {
+            self.executor.clear();
+        }
+        went
+    }
+
+    /// Readies the headers, and forgets the last run.
+    fn ready(&mut self) {
+        let steps = &self.program.steps;
+        self.straight.done.fill(false);
+        if self.straight.of != Some(self.operation.descriptor) {
+            self.straight.drafts =
+                (0..).zip(steps).map(|(index, step)| self.draft(index, &step.action)).collect();
+            self.straight.of = Some(self.operation.descriptor);
+        }
+        for draft in self.straight.drafts.iter_mut().flatten() {
+            draft.renew(self.epoch, self.operation.sequence);
+        }
+    }
+
+    fn draft(&self, index: StepIndex, action: &Action) -> Option<Draft> {
+        let message = self.engine.message(index);
+        match *action {
+            Action::Send { to, src, content } => {
+                let payload_bytes = self.payload_bytes(src, content);
+                Some(self.header(to, self.operation.channel, message).with(payload_bytes).draft())
+            }
+            Action::Recv { from, dst, content } => {
+                let payload_bytes = self.payload_bytes(dst, content);
+                Some(self.expectation(from, message, payload_bytes).header().draft())
+            }
+            Action::Reduce { .. } | Action::Copy { .. } => None,
+        }
+    }
+
+    /// Carries out the steps that are not done, in their order, to the first that must wait; only sends
+    /// that wait for no step if `sends`.
+    fn go(&mut self, sends: bool) -> Result<bool, Failure> {
+        let program = self.program;
+        let mut looks = LOOKS;
+        for (at, step) in program.steps.iter().enumerate() {
+            if self.straight.done[at] {
+                continue;
+            }
+            let goes = match &step.action {
+                Action::Send { to, src, content } if !sends || step.after.is_empty() => {
+                    let header = self.straight.drafts[at].as_ref().expect("a message has a header");
+                    let payload = self.executor.read(*src, *content);
+                    self.link.try_send_buffered(*to, self.operation.channel, header, payload)?
+                }
+                _ if sends => continue,
+                Action::Send { .. } => unreachable!("the first arm's"),
+                Action::Recv { from, dst, content } => {
+                    self.await_message(at, *from, (*dst, *content), &mut looks)?
+                }
+                Action::Reduce { inputs, target, out } => {
+                    self.executor.reduce(inputs, *target, *out)?;
+                    true
+                }
+                Action::Copy { src, dst, content } => {
+                    self.executor.copy(*src, *dst, *content)?;
+                    true
+                }
+            };
+            if !goes {
+                return Ok(false);
+            }
+            self.straight.done[at] = true;
+        }
+        Ok(true)
+    }
+
+    /// Takes the message of the `Recv` at a place, if it is there before the looks are used up.
+    fn await_message(
+        &mut self,
+        at: usize,
+        from: Rank,
+        (dst, content): (Region, Content),
+        looks: &mut u32,
+    ) -> Result<bool, Failure> {
+        let channel = self.operation.channel;
+        if self.peers[from as usize].has_early(channel) {
+            return self.take(from, at as StepIndex);
+        }
+        loop {
+            let expected = self.straight.drafts[at].as_ref().expect("a message has a header");
+            if let Some(message) = self.link.try_recv_expected(from, channel, expected)? {
+                self.keep(dst, content, Message::Expected(message))?;
+                return Ok(true);
+            }
+            if *looks == 0 {
+                return Ok(false);
+            }
+            *looks -= 1;
+            if *looks == LOOKS - LOOKS_UNTIL_RING {
+                self.ring();
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn ring(&self) {
+        for peer in &self.straight.peers {
+            self.link.ring(*peer);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! A reduction made ready: which loops run over which inputs is settled once, so that a call of a few
+//! elements costs little more than its arithmetic.
+
+use std::cell::RefCell;
+
+use isobit_core::law::{Node, element_bytes, fold_steps};
+use isobit_core::schedule::Content;
+use isobit_core::{Contract, Dtype, Order, ReduceOp};
+
+use super::block::{LoadFn, Slot, Source, StoreFn, blocks};
+use super::exact_block::{Plan, Scratch, SumFn};
+use super::program::Program;
+use super::table::FoldLoops;
+use super::{KernelError, Kernels, exact, may_alias};
+use crate::fpenv::Guard;
+use crate::{ReadSpan, WriteSpan};
+
+/// How many inputs go without an allocation.
+const FEW: usize = 8;
+
+thread_local! {
+    /// Where blocks of values wait for each other. Kept, because clearing it costs more than a small
+    /// reduction does.
+    static SLOTS: RefCell<Vec<Slot>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Option<Box<Scratch>>> = const { RefCell::new(None) };
+}
+
+/// A reduction of inputs of given contents to a target; see [`Kernels::prepare`].
+pub struct Prepared {
+    contract: Contract,
+    contents: Vec<Content>,
+    target: Content,
+    /// Bytes of an element of each input, and of the output.
+    sizes: Vec<usize>,
+    out_size: usize,
+    way: Way,
+}
+
+enum Way {
+    Tree { program: Program, loops: FoldLoops, finish: Finish },
+    Exact { vectorised: Option<(Plan, SumFn, StoreFn)> },
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} to {:?}", self.contents, self.target)
+    }
+}
+
+impl Kernels {
+    /// Readies the reduction of inputs of these contents, which tile `target` in ascending order.
+    ///
+    /// ```
+    /// use isobit_core::{Contract, ContractSpec, Dtype, Order, ReduceOp, schedule::Content};
+    /// use isobit_sys::Kernels;
+    /// let contract = Contract::new(ContractSpec::new(ReduceOp::Sum, Order::Tree, 2, Dtype::U8)).unwrap();
+    /// let contents = [Content::Leaf(0), Content::Leaf(1)];
+    /// let sum = Kernels::best().prepare(&contract, &contents, Content::Result).unwrap();
+    /// let (a, b, mut out) = ([1u8, 2, 3], [10u8, 20, 255], [0u8; 3]);
+    /// sum.run(&[a.as_slice().into(), b.as_slice().into()], out.as_mut_slice().into()).unwrap();
+    /// assert_eq!(out, [11, 22, 2]);
+    /// ```
+    pub fn prepare(
+        &self,
+        contract: &Contract,
+        contents: &[Content],
+        target: Content,
+    ) -> Result<Prepared, KernelError> {
+        let bytes = |content| element_bytes(content, Some(contract), contract.dtype_in());
+        let way = match contract.order() {
+            Order::Tree => self.tree_way(contract, contents, target),
+            Order::Exact => self.exact_way(contract, contents, target),
+        };
+        let way = way.ok_or_else(|| KernelError::DoNotTile {
+            inputs: contents.to_vec(),
+            target,
+            leaves: contract.leaves(),
+        })?;
+        Ok(Prepared {
+            contract: *contract,
+            contents: contents.to_vec(),
+            target,
+            sizes: contents.iter().map(|content| bytes(*content)).collect(),
+            out_size: bytes(target),
+            way,
+        })
+    }
+
+    fn tree_way(&self, contract: &Contract, contents: &[Content], target: Content) -> Option<Way> {
+        let node = |content| node_of(content, contract.leaves());
+        let nodes = contents.iter().map(|content| node(*content)).collect::<Option<Vec<Node>>>()?;
+        let steps = fold_steps(node(target)?, &nodes)?;
+        let acc = contract.dtype_acc()?;
+        let loops = (self.fold_loops)(contract.op(), contract.dtype_in(), acc);
+        let program = Program::new(&steps, |input| is_leaf(contents[input]), loops.width);
+        let is_result = target == Content::Result;
+        let finish = self.finish(contract, acc, is_result, loops);
+        Some(Way::Tree { program, loops, finish })
+    }
+
+    fn exact_way(&self, contract: &Contract, contents: &[Content], target: Content) -> Option<Way> {
+        if !exact::tile(contract, contents, target) {
+            return None;
+        }
+        let all_raw = contents.iter().all(|content| is_leaf(*content));
+        let vectorised = (self.exact_sum)(contract, contents.len())
+            .filter(|_| all_raw && target == Content::Result)
+            .map(|(plan, sum)| (plan, sum, (self.result_store)(Dtype::F64, contract.dtype_out())));
+        Some(Way::Exact { vectorised })
+    }
+
+    fn finish(&self, contract: &Contract, acc: Dtype, is_result: bool, loops: FoldLoops) -> Finish {
+        let rounds = contract.dtype_in().is_float()
+            && matches!(contract.op(), ReduceOp::Sum | ReduceOp::Mean | ReduceOp::Prod);
+        let out = contract.dtype_out();
+        match (is_result, rounds) {
+            (true, true) => Finish::Store((self.result_store)(acc, out), contract.divisor()),
+            (true, false) if out != acc => {
+                let (load, store) = self.conversion(acc, out);
+                Finish::Convert(loops.store_node, load, store)
+            }
+            _ => Finish::Store(loops.store_node, 1),
+        }
+    }
+}
+
+impl Prepared {
+    /// Whether this is the reduction of these contents to that target.
+    pub fn is_of(&self, contents: impl Iterator<Item = Content>, target: Content) -> bool {
+        self.target == target && contents.eq(self.contents.iter().copied())
+    }
+
+    /// Computes the target from the inputs; the same bits as `isobit_core::law::fold`.
+    ///
+    /// `out` is disjoint from each input or the same memory, element for element.
+    pub fn run(&self, inputs: &[ReadSpan<'_>], out: WriteSpan<'_>) -> Result<(), KernelError> {
+        let len = self.check(inputs, out)?;
+        let mut few = [Source { start: std::ptr::null(), is_leaf: true }; FEW];
+        let mut many = Vec::new();
+        let sources = match few.get_mut(..inputs.len()) {
+            Some(few) => few,
+            None => {
+                many.resize(inputs.len(), few[0]);
+                &mut many[..]
+            }
+        };
+        for ((source, input), content) in sources.iter_mut().zip(inputs).zip(&self.contents) {
+            *source = Source { start: input.as_ptr(), is_leaf: is_leaf(*content) };
+        }
+        let _environment = Guard::enter();
+        match &self.way {
+            Way::Tree { program, loops, finish } => SLOTS.with_borrow_mut(|slots| {
+                if slots.len() < program.slots {
+                    slots.resize(program.slots, Slot::ZERO);
+                }
+                let size = self.contract.dtype_in().size();
+                for (start, count) in blocks(sources[0].start, size, len) {
+                    for pass in &program.passes {
+                        // SAFETY: a `Prepared` exists only where its instruction set does; `check` has
+                        // measured every input; the program names slots below `program.slots`; slots
+                        // are this thread's own.
+                        unsafe { (loops.pass)(*pass, sources, start, count, slots) };
+                    }
+                    // SAFETY: `check` has measured the output, whose elements are `out_size` bytes each.
+                    let place = unsafe { out.as_ptr().add(start * self.out_size) };
+                    // SAFETY: the instruction set exists; the output has `count` elements from there
+                    // on; slot 0 holds the fold's values.
+                    unsafe { finish.run(slots, count, place) };
+                }
+            }),
+            Way::Exact { vectorised: Some((plan, sum, store)) } => SCRATCH.with_borrow_mut(|scratch| {
+                let scratch = scratch.get_or_insert_with(Scratch::new);
+                self.run_exact(sources, (*plan, *sum, *store), len, out, scratch);
+            }),
+            // SAFETY: `check` has measured the inputs and the output and how they overlap.
+            Way::Exact { vectorised: None } => unsafe {
+                exact::reduce_scalar(&self.contract, sources, 0..len, self.target, out.as_ptr());
+            },
+        }
+        Ok(())
+    }
+
+    fn run_exact(
+        &self,
+        sources: &[Source],
+        (plan, sum, store): (Plan, SumFn, StoreFn),
+        len: usize,
+        out: WriteSpan<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let (size, out) = (self.out_size, out.as_ptr());
+        let mut left_over = Vec::new();
+        for (start, count) in blocks(sources[0].start, self.contract.dtype_in().size(), len) {
+            // SAFETY: the instruction set exists, and `check` has measured the inputs.
+            let some_are_left = unsafe { sum(plan, sources, start, count, scratch) };
+            if some_are_left {
+                let flagged = scratch.flags.0[..count].iter().enumerate().filter(|(_, flag)| **flag != 0);
+                for (index, _) in flagged {
+                    let mut bits = [0; 8];
+                    let (element, to) = (start + index..start + index + 1, bits.as_mut_ptr());
+                    // SAFETY: the element exists, and a result has at most eight bytes.
+                    unsafe { exact::reduce_scalar(&self.contract, sources, element, self.target, to) };
+                    left_over.push((index, bits));
+                }
+            }
+            // SAFETY: `check` has measured the output, of elements of `size` bytes; the block's
+            // inputs, which it may share memory with, have been read.
+            unsafe {
+                let place = out.add(start * size);
+                store(scratch.sums(), count, 1, place);
+                for (index, bits) in left_over.drain(..) {
+                    std::ptr::copy_nonoverlapping(bits.as_ptr(), place.add(index * size), size);
+                }
+            }
+        }
+    }
+
+    /// Checks lengths and overlaps; returns the number of elements.
+    fn check(&self, inputs: &[ReadSpan<'_>], out: WriteSpan<'_>) -> Result<usize, KernelError> {
+        assert_eq!(inputs.len(), self.sizes.len(), "as many inputs as were prepared for");
+        let len = out.len() / self.out_size;
+        if len * self.out_size != out.len() {
+            return Err(KernelError::Ragged { out: out.len(), element: self.out_size });
+        }
+        for (index, (input, &size)) in inputs.iter().zip(&self.sizes).enumerate() {
+            if len.checked_mul(size) != Some(input.len()) {
+                return Err(KernelError::Length {
+                    input: index,
+                    expected: len.saturating_mul(size),
+                    found: input.len(),
+                    out: out.len(),
+                });
+            }
+            if !may_alias(*input, size, out, self.out_size) {
+                return Err(KernelError::Overlap { input: index });
+            }
+        }
+        Ok(len)
+    }
+}
+
+/// How a block of values leaves.
+enum Finish {
+    Store(StoreFn, u64),
+    Convert(StoreFn, LoadFn, StoreFn),
+}
+
+impl Finish {
+    /// # Safety
+    /// As for [`StoreFn`], with slot 0.
+    unsafe fn run(&self, slots: &mut [Slot], len: usize, out: *mut u8) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            match *self {
+                Finish::Store(store, divisor) => store(&mut slots[0], len, divisor, out),
+                Finish::Convert(own, load, store) => {
+                    let mut bits = Slot::ZERO;
+                    own(&mut slots[0], len, 1, bits.0.as_mut_ptr().cast());
+                    load(bits.0.as_ptr().cast(), len, &mut slots[0]);
+                    store(&mut slots[0], len, 1, out);
+                }
+            }
+        }
+    }
+}
+
+fn is_leaf(content: Content) -> bool {
+    matches!(content, Content::Leaf(_))
+}
+
+fn node_of(content: Content, leaves: u32) -> Option<Node> {
+    match content {
+        Content::Leaf(leaf) => Node::new(leaf, leaf.checked_add(1)?, leaves),
+        Content::Node(node) => Node::new(node.first(), node.end(), leaves),
+        Content::Result => Some(Node::root(leaves)),
+        Content::Data | Content::Wide(_) => None,
+    }
+}
