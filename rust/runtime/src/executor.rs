@@ -44,12 +44,14 @@ pub(crate) struct Kept {
     views: Vec<Option<Message>>,
     /// Its different reductions, ready to run.
     reductions: Vec<Prepared>,
+    /// Whether what is moved into the result goes past the caches.
+    streams: bool,
 }
 
 impl Kept {
     /// For a program with so many views.
-    pub(crate) fn new(views: u32) -> Kept {
-        Kept { views: (0..views).map(|_| None).collect(), reductions: Vec::new() }
+    pub(crate) fn new(views: u32, streams: bool) -> Kept {
+        Kept { views: (0..views).map(|_| None).collect(), reductions: Vec::new(), streams }
     }
 }
 
@@ -107,7 +109,13 @@ impl<'a> CpuExecutor<'a> {
         whole.slice(start, len)
     }
 
-    fn write(&self, region: Region, content: Content) -> WriteSpan<'a> {
+    /// Whether what is moved into the result goes past the caches.
+    pub(crate) fn streams(&self) -> bool {
+        self.kept.streams
+    }
+
+    /// The bytes of a region, for writing.
+    pub(crate) fn write(&self, region: Region, content: Content) -> WriteSpan<'a> {
         if region.len == 0 {
             return WriteSpan::from(&mut [][..]);
         }
@@ -160,7 +168,7 @@ impl Executor for CpuExecutor<'_> {
     fn copy(&mut self, src: Region, dst: Region, content: Content) -> Result<(), KernelError> {
         let (from, to) = (self.read(src, content), self.write(dst, content));
         if from.as_ptr() != to.as_ptr().cast_const() {
-            self.kernels.copy(from, to);
+            if self.kept.streams { self.kernels.stream(from, to) } else { self.kernels.copy(from, to) }
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
-use isobit_sys::ReadSpan;
 use isobit_sys::os::sites::Sites;
+use isobit_sys::{ReadSpan, WriteSpan};
 
 use crate::transport::memory::{self, MemoryFrame, MemoryTransport};
 use crate::transport::shm::{self, ShmConfig, ShmFrame, ShmOptions, ShmPayload, ShmTransport};
@@ -140,6 +140,17 @@ impl Transport for Link {
             Link::Memory(link) => link.try_recv_expected(from, channel, expected)?.map(LinkExpected::Memory),
             Link::Shm(link) => link.try_recv_expected(from, channel, expected)?.map(LinkExpected::Shm),
         })
+    }
+
+    fn try_recv_into(
+        &mut self,
+        from: Rank,
+        channel: Channel,
+        expected: &Draft,
+        out: WriteSpan<'_>,
+        streams: bool,
+    ) -> Result<bool, TransportError> {
+        each!(self, link => link.try_recv_into(from, channel, expected, out, streams))
     }
 
     fn ring(&self, peer: Rank) {

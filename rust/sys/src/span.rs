@@ -61,6 +61,7 @@ impl<'a> ReadSpan<'a> {
     }
 
     /// The bytes `start..start + len`; panics if they are not all inside.
+    #[inline]
     pub fn slice(self, start: usize, len: usize) -> ReadSpan<'a> {
         assert!(start <= self.len && len <= self.len - start, "{start}+{len} exceeds a span of {}", self.len);
         // SAFETY: start <= self.len, so the pointer stays inside the span or one past its end.
@@ -93,6 +94,7 @@ impl<'a> WriteSpan<'a> {
     }
 
     /// The bytes `start..start + len`; panics if they are not all inside.
+    #[inline]
     pub fn slice(self, start: usize, len: usize) -> WriteSpan<'a> {
         assert!(start <= self.len && len <= self.len - start, "{start}+{len} exceeds a span of {}", self.len);
         // SAFETY: start <= self.len, so the pointer stays inside the span or one past its end.

@@ -21,7 +21,18 @@ fn check(bytes: &[u8], place: usize) {
         let name = kernels.name();
         assert_eq!(kernels.checksum(bytes.into()), expected, "{name}: {} bytes", bytes.len());
         let mut memory = vec![0xa5; place + bytes.len() + 70];
-        let found = kernels.copy_checksum(bytes.into(), (&mut memory[place..place + bytes.len()]).into());
+        let into = |memory: &mut [u8], stream: bool| {
+            let target = (&mut memory[place..place + bytes.len()]).into();
+            if stream {
+                kernels.stream_checksum(bytes.into(), target)
+            } else {
+                kernels.copy_checksum(bytes.into(), target)
+            }
+        };
+        let mut streamed = memory.clone();
+        assert_eq!(into(&mut streamed, true), expected, "{name}: {} bytes, streamed", bytes.len());
+        let found = into(&mut memory, false);
+        assert_eq!(streamed, memory, "{name}: {} bytes streamed to {place}", bytes.len());
         assert_eq!(found, expected, "{name}: a copy of {} bytes", bytes.len());
         let (before, rest) = memory.split_at(place);
         let (copied, after) = rest.split_at(bytes.len());

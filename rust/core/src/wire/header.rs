@@ -250,6 +250,7 @@ impl Header {
 /// let sealed = draft.sealed(77);
 /// assert_eq!(Header::decode(&sealed), Ok(Header { epoch: 3, sequence: 6, payload_checksum: 77, ..header }));
 /// assert_eq!(draft.seal(77).to_le_bytes(), sealed[HEADER_BYTES - 8..]);
+/// assert!(draft.is_of(&sealed) && !header.draft().is_of(&sealed));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -258,18 +259,28 @@ pub struct Draft {
 
 impl Draft {
     /// Makes it that of another operation of the same kind.
+    #[inline]
     pub fn renew(&mut self, epoch: u32, sequence: u64) {
         self.bytes[EPOCH_AT..EPOCH_AT + 4].copy_from_slice(&epoch.to_le_bytes());
         self.bytes[SEQUENCE_AT..SEQUENCE_AT + 8].copy_from_slice(&sequence.to_le_bytes());
     }
 
     /// The payload's length.
+    #[inline]
     pub fn payload_bytes(&self) -> usize {
         word(&self.bytes, PAYLOAD_BYTES_AT) as usize
     }
 
+    /// Whether these are the bytes of its header, whatever its payload's checksum, if they are intact.
+    pub fn is_of(&self, bytes: &[u8; HEADER_BYTES]) -> bool {
+        let behind = PAYLOAD_CHECKSUM_AT + 8;
+        bytes[..PAYLOAD_CHECKSUM_AT] == self.bytes[..PAYLOAD_CHECKSUM_AT]
+            && bytes[behind..CHECKED_BYTES] == self.bytes[behind..CHECKED_BYTES]
+    }
+
     /// The last 8 bytes of the header, for a checksum of its payload: equal seals mean equal headers, and
     /// intact ones.
+    #[inline]
     pub fn seal(&self, payload_checksum: u64) -> u64 {
         let mut bytes = self.bytes;
         bytes[PAYLOAD_CHECKSUM_AT..PAYLOAD_CHECKSUM_AT + 8].copy_from_slice(&payload_checksum.to_le_bytes());
@@ -277,6 +288,7 @@ impl Draft {
     }
 
     /// The header as it stands on the wire.
+    #[inline]
     pub fn sealed(&self, payload_checksum: u64) -> [u8; HEADER_BYTES] {
         let mut bytes = self.bytes;
         bytes[PAYLOAD_CHECKSUM_AT..PAYLOAD_CHECKSUM_AT + 8].copy_from_slice(&payload_checksum.to_le_bytes());

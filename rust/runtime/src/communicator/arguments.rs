@@ -10,11 +10,19 @@ use crate::error::Error;
 
 impl Communicator {
     pub(super) fn plain_contract(
-        &self,
+        &mut self,
         collective: Collective,
         reduction: &Reduction,
     ) -> Result<Contract, Error> {
-        reduction.contract(self.world_size()).map_err(|message| self.wrong(collective, message))
+        if let Some((of, contract)) = &self.contract
+            && of == reduction
+        {
+            return Ok(*contract);
+        }
+        let contract = reduction.contract(self.world_size());
+        let contract = contract.map_err(|message| self.wrong(collective, message))?;
+        self.contract = Some((*reduction, contract));
+        Ok(contract)
     }
 
     pub(super) fn blocks_of(

@@ -220,12 +220,21 @@ impl Exchange<'_, '_> {
 
     /// Takes the message of a `Recv`, if it is there.
     pub(super) fn take(&mut self, rank: Rank, step: StepIndex) -> Result<bool, Failure> {
-        let Some((header, message)) = self.next_message(rank)? else { return Ok(false) };
         let Action::Recv { dst, content, .. } = self.program.steps[step as usize].action else {
             unreachable!("only receives are queued as incoming")
         };
+        let channel = self.operation.channel;
         let bytes = self.payload_bytes(dst, content);
-        self.expectation(rank, self.engine.message(step), bytes).check(&header)?;
+        let expectation = self.expectation(rank, self.engine.message(step), bytes);
+        if !matches!(dst.buf, Buf::View(_)) && bytes > 0 && !self.peers[rank as usize].has_early(channel) {
+            let (draft, streams) = (expectation.header().draft(), self.executor.streams());
+            let out = self.executor.write(dst, content);
+            if self.link.try_recv_into(rank, channel, &draft, out, streams)? {
+                return Ok(true);
+            }
+        }
+        let Some((header, message)) = self.next_message(rank)? else { return Ok(false) };
+        expectation.check(&header)?;
         self.keep(dst, content, message)?;
         Ok(true)
     }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use isobit_core::schedule::{Limits, Topology};
 use isobit_core::wire::{Channel, Collective, Descriptor};
-use isobit_core::{Rank, digest};
+use isobit_core::{Contract, Rank, digest};
 use isobit_sys::os::sites::SITES_MAX;
 use isobit_sys::{ReadSpan, WriteSpan};
 
@@ -75,6 +75,8 @@ pub struct Communicator {
     timeout: Duration,
     abort: AbortHandle,
     ended: Option<Error>,
+    /// The contract of the latest reduction: most are like the one before.
+    contract: Option<(Reduction, Contract)>,
 }
 
 impl Communicator {
@@ -128,6 +130,7 @@ impl Communicator {
             timeout: TIMEOUT_DEFAULT,
             abort: AbortHandle::default(),
             ended: None,
+            contract: None,
         }
     }
 
@@ -279,7 +282,7 @@ impl Communicator {
         }
         let Signature { collective, contract, dtype, root, receiver, .. } = signature;
         let (descriptor, pairs) = (signature.descriptor(digest::words(call.shape)), signature.pairs());
-        let plan = match self.plans.get(signature) {
+        let plan = match self.plans.get(&signature) {
             Ok(plan) => plan,
             Err(NoPlan::Plan(error)) => return Err(self.wrong(collective, error.to_string())),
             Err(NoPlan::Memory { bytes }) => {

@@ -7,7 +7,8 @@ use isobit_core::Rank;
 use isobit_core::engine::Engine;
 use isobit_core::law::{LeafMap, element_bytes};
 use isobit_core::schedule::{
-    self, Action, Cost, Counts, Layout, Limits, PlanError, Program, Request, Step, Topology,
+    self, Action, Buf, Content, Cost, Counts, Layout, Limits, PlanError, Program, Region, Request, Step,
+    Topology,
 };
 use isobit_sys::Memory;
 
@@ -81,11 +82,11 @@ impl Plans {
     }
 
     /// The plan of a signature, made now if it is not there.
-    pub(crate) fn get(&mut self, signature: Signature) -> Result<&mut Plan, NoPlan> {
+    pub(crate) fn get(&mut self, signature: &Signature) -> Result<&mut Plan, NoPlan> {
         self.uses += 1;
         // Most calls are like the one before.
-        if self.plans.get(self.latest).is_none_or(|(latest, _)| *latest != signature) {
-            self.latest = match self.places.get(&signature) {
+        if self.plans.get(self.latest).is_none_or(|(latest, _)| latest != signature) {
+            self.latest = match self.places.get(signature) {
                 Some(place) => *place,
                 None => self.add(signature)?,
             };
@@ -95,8 +96,8 @@ impl Plans {
         Ok(plan)
     }
 
-    fn add(&mut self, signature: Signature) -> Result<usize, NoPlan> {
-        let plan = self.make(&signature)?;
+    fn add(&mut self, signature: &Signature) -> Result<usize, NoPlan> {
+        let plan = self.make(signature)?;
         let mut place = self.plans.len();
         if place < PLANS_MAX {
             self.plans.push((signature.clone(), plan));
@@ -106,8 +107,12 @@ impl Plans {
             let (forgotten, _) = std::mem::replace(&mut self.plans[place], (signature.clone(), plan));
             self.places.remove(&forgotten);
         }
-        self.places.insert(signature, place);
+        self.places.insert(signature.clone(), place);
         Ok(place)
+    }
+
+    fn bytes(&self, signature: &Signature, region: Region, content: Content) -> u64 {
+        region.len * element_bytes(content, signature.contract.as_ref(), signature.dtype) as u64
     }
 
     /// How the messages of a program may be sent. Where not every rank hears from all whom it tells, a sender
@@ -117,10 +122,7 @@ impl Plans {
             return Sending::Verified;
         };
         let is_small = |step: &Step| match &step.action {
-            Action::Send { src, content, .. } => {
-                let (contract, dtype) = (signature.contract.as_ref(), signature.dtype);
-                src.len * element_bytes(*content, contract, dtype) as u64 <= bytes_max
-            }
+            Action::Send { src, content, .. } => self.bytes(signature, *src, *content) <= bytes_max,
             _ => true,
         };
         if program.steps.iter().all(is_small) { Sending::AllBuffered } else { Sending::Buffered }
@@ -166,7 +168,10 @@ impl Plans {
         let program = Arc::new(program);
         Ok(Plan {
             engine: Engine::new(Arc::clone(&program)),
-            kept: Kept::new(program.views),
+            kept: Kept::new(
+                program.views,
+                streams(&program, |region, content| self.bytes(signature, region, content)),
+            ),
             sending: self.sending(signature, &program),
             straight: Straight::new(&program),
             program,
@@ -174,4 +179,29 @@ impl Plans {
             used: self.uses,
         })
     }
+}
+
+/// From how many bytes on a result goes past the caches: where it would not stay in them anyway.
+const STREAM_BYTES_MIN: u64 = 8 << 20;
+
+/// Whether so much is moved into the result that it should go past the caches, and nothing of that is sent on.
+fn streams(program: &Program, bytes: impl Fn(Region, Content) -> u64) -> bool {
+    let out = |region: &Region| region.buf == Buf::Out && region.len > 0;
+    let (mut moved, mut total) = (Vec::new(), 0);
+    for step in &program.steps {
+        if let Action::Recv { dst, content, .. } | Action::Copy { dst, content, .. } = &step.action
+            && out(dst)
+        {
+            total += bytes(*dst, *content);
+            moved.push((dst.start, dst.start + dst.len));
+        }
+    }
+    moved.sort_unstable();
+    let is_sent_on = |src: &Region| {
+        let before = moved.partition_point(|(start, _)| *start < src.start + src.len);
+        moved[..before].last().is_some_and(|(_, end)| *end > src.start)
+    };
+    let sent_on =
+        |step: &Step| matches!(&step.action, Action::Send { src, .. } if out(src) && is_sent_on(src));
+    total >= STREAM_BYTES_MIN && !program.steps.iter().any(sent_on)
 }

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
-use isobit_sys::ReadSpan;
 use isobit_sys::os::sites::Sites;
+use isobit_sys::{ReadSpan, WriteSpan};
 use thiserror::Error;
 
 pub use memory::MemoryTransport;
@@ -205,6 +205,18 @@ pub trait Transport: Send {
         channel: Channel,
         expected: &Draft,
     ) -> Result<Option<Self::Expected>, TransportError>;
+
+    /// As `try_recv_expected`, copying the payload to `out` in the pass that verifies it, past the caches if it
+    /// `streams`. Whether it was taken. If not, `out` may have been written to, by a message that is the
+    /// expected one and damaged: it comes again.
+    fn try_recv_into(
+        &mut self,
+        from: Rank,
+        channel: Channel,
+        expected: &Draft,
+        out: WriteSpan<'_>,
+        streams: bool,
+    ) -> Result<bool, TransportError>;
 
     /// Wakes a peer that sleeps.
     fn ring(&self, peer: Rank);

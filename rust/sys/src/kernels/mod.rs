@@ -12,6 +12,7 @@ mod fold;
 mod isa;
 mod prepared;
 mod program;
+mod stream;
 mod table;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -102,6 +103,8 @@ pub struct Kernels {
     exact_sum: fn(&Contract, usize) -> Option<(Plan, SumFn)>,
     long_checksum: unsafe fn(*const u8, *mut u8, usize) -> u64,
     long_copy_checksum: unsafe fn(*const u8, *mut u8, usize) -> u64,
+    long_stream_checksum: unsafe fn(*const u8, *mut u8, usize) -> u64,
+    stream: unsafe fn(*const u8, *mut u8, usize),
 }
 
 impl std::fmt::Debug for Kernels {
@@ -124,8 +127,10 @@ impl Kernels {
             result_store: table::result_store::<I>,
             float_load: table::float_load::<I>,
             exact_sum: table::exact_sum::<I>,
-            long_checksum: xxh3::sum::<I, false>,
-            long_copy_checksum: xxh3::sum::<I, true>,
+            long_checksum: xxh3::sum::<I, { xxh3::SUM }>,
+            long_copy_checksum: xxh3::sum::<I, { xxh3::COPY }>,
+            long_stream_checksum: xxh3::sum::<I, { xxh3::STREAM }>,
+            stream: stream::copy::<I>,
         }
     }
 
@@ -215,6 +220,7 @@ impl Kernels {
     }
 
     /// Copies as [`Kernels::copy`] does and returns the XXH3-64 of what was copied.
+    #[inline]
     pub fn copy_checksum(&self, src: ReadSpan<'_>, dst: WriteSpan<'_>) -> u64 {
         if src.len() <= xxh3::SHORT_BYTES_MAX {
             self.copy(src, dst);
@@ -226,7 +232,27 @@ impl Kernels {
         unsafe { (self.long_copy_checksum)(src.as_ptr(), dst.as_ptr(), src.len()) }
     }
 
+    /// Copies as [`Kernels::copy`] does, past the caches: for much that nobody reads soon.
+    pub fn stream(&self, src: ReadSpan<'_>, dst: WriteSpan<'_>) {
+        check_copy(src, dst);
+        if src.as_ptr() != dst.as_ptr().cast_const() {
+            // SAFETY: the instruction set exists; both have the same length and are disjoint.
+            unsafe { (self.stream)(src.as_ptr(), dst.as_ptr(), src.len()) };
+        }
+    }
+
+    /// Copies as [`Kernels::stream`] does and returns the XXH3-64 of what was copied.
+    pub fn stream_checksum(&self, src: ReadSpan<'_>, dst: WriteSpan<'_>) -> u64 {
+        if src.len() <= xxh3::SHORT_BYTES_MAX || src.as_ptr() == dst.as_ptr().cast_const() {
+            return self.copy_checksum(src, dst);
+        }
+        check_copy(src, dst);
+        // SAFETY: the instruction set exists; both spans have this length and are disjoint.
+        unsafe { (self.long_stream_checksum)(src.as_ptr(), dst.as_ptr(), src.len()) }
+    }
+
     /// The XXH3-64 of the span.
+    #[inline]
     pub fn checksum(&self, span: ReadSpan<'_>) -> u64 {
         let (start, len) = (span.as_ptr(), span.len());
         if len <= xxh3::SHORT_BYTES_MAX {

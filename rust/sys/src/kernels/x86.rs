@@ -120,6 +120,18 @@ impl Stripe for __m512i {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: as the caller promises; the fence comes with `fence`.
+        unsafe { _mm512_stream_si512(to.cast(), self) }
+    }
+
+    #[inline(always)]
+    unsafe fn fence() {
+        // SAFETY: every x86-64 processor has it.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     unsafe fn absorb(self, data: Self, key: Self) -> Self {
         // SAFETY: as the caller promises.
         unsafe {
@@ -159,6 +171,21 @@ impl Stripe for Stripe256 {
             _mm256_storeu_si256(to.cast(), self.0);
             _mm256_storeu_si256(to.add(32).cast(), self.1);
         }
+    }
+
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: as the caller promises; the fence comes with `fence`.
+        unsafe {
+            _mm256_stream_si256(to.cast(), self.0);
+            _mm256_stream_si256(to.add(32).cast(), self.1);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn fence() {
+        // SAFETY: every x86-64 processor has it.
+        unsafe { _mm_sfence() }
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@
 use xxhash_rust::const_xxh3::const_custom_default_secret;
 
 use super::isa::{Isa, Job};
+use super::stream::Trail;
 
 /// Up to this many bytes the hash has other, shorter forms, which are the crate's.
 pub(super) const SHORT_BYTES_MAX: usize = 240;
@@ -91,6 +92,23 @@ pub(super) trait Stripe: Copy {
     /// The set is available.
     unsafe fn scramble(self, key: Self) -> Self;
 
+    /// Stores past the caches, where the set can, at an address that is a multiple of 64.
+    ///
+    /// # Safety
+    /// As for `store`.
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: as the caller promises.
+        unsafe { self.store(to) };
+    }
+
+    /// Lets all later stores wait for those of `stream`.
+    ///
+    /// # Safety
+    /// The set is available.
+    #[inline(always)]
+    unsafe fn fence() {}
+
     /// Copies a stripe and gives it.
     ///
     /// # Safety
@@ -145,16 +163,23 @@ impl Stripe for Words {
     }
 }
 
-/// The XXH3-64 of `len` bytes at `src`, which are copied to `dst` if `COPY`.
+/// Only the sum is wanted.
+pub(super) const SUM: u8 = 0;
+/// The bytes are copied as well.
+pub(super) const COPY: u8 = 1;
+/// The bytes are copied past the caches.
+pub(super) const STREAM: u8 = 2;
+
+/// The XXH3-64 of `len` bytes at `src`, which are copied to `dst` unless only the `SUM` is wanted.
 ///
 /// # Safety
 /// The instruction set is available; `len > SHORT_BYTES_MAX`; `src` is readable for `len` bytes and,
-/// if `COPY`, `dst` writable, disjoint or the same.
-pub(super) unsafe fn sum<I: Isa, const COPY: bool>(src: *const u8, dst: *mut u8, len: usize) -> u64 {
+/// if they are copied, `dst` writable and disjoint, or the same for `COPY`.
+pub(super) unsafe fn sum<I: Isa, const WHAT: u8>(src: *const u8, dst: *mut u8, len: usize) -> u64 {
     let mut words = START;
     // SAFETY: as the caller promises.
     unsafe {
-        I::run(Sum::<I::Stripe, COPY> { src, dst, len, words: &mut words, of: std::marker::PhantomData })
+        I::run(Sum::<I::Stripe, WHAT> { src, dst, len, words: &mut words, of: std::marker::PhantomData })
     };
     let pairs = words.chunks_exact(2).zip(MERGE_KEY.chunks_exact(2));
     let merged = pairs.fold((len as u64).wrapping_mul(PRIMES_64[0]), |sum, (words, keys)| {
@@ -165,7 +190,7 @@ pub(super) unsafe fn sum<I: Isa, const COPY: bool>(src: *const u8, dst: *mut u8,
     mixed ^ (mixed >> 32)
 }
 
-struct Sum<'a, S, const COPY: bool> {
+struct Sum<'a, S, const WHAT: u8> {
     src: *const u8,
     dst: *mut u8,
     len: usize,
@@ -173,13 +198,15 @@ struct Sum<'a, S, const COPY: bool> {
     of: std::marker::PhantomData<S>,
 }
 
-impl<S: Stripe, const COPY: bool> Job for Sum<'_, S, COPY> {
+impl<S: Stripe, const WHAT: u8> Job for Sum<'_, S, WHAT> {
     #[inline(always)]
     fn run(self) {
         let Sum { src, dst, len, .. } = self;
         // SAFETY: a `Sum` runs where its set is available; every stripe lies inside the `len` bytes.
         unsafe {
-            let take = |at| if COPY { S::copy(src.add(at), dst.add(at)) } else { S::load(src.add(at)) };
+            let take =
+                |at| if WHAT == COPY { S::copy(src.add(at), dst.add(at)) } else { S::load(src.add(at)) };
+            let mut trail = (WHAT == STREAM).then(|| Trail::new(src, dst, len));
             let key = |words: &Words| S::load(words.as_ptr().cast());
             let mut sums = S::load(self.words.as_ptr().cast());
             // The last stripe is the last 64 bytes, even if that is a whole stripe of its own.
@@ -191,12 +218,19 @@ impl<S: Stripe, const COPY: bool> Job for Sum<'_, S, COPY> {
                     sums = sums.absorb(take(round * round_bytes + i * STRIPE_BYTES), key(words));
                 }
                 sums = sums.scramble(key(&SCRAMBLE_KEY));
+                // What was just summed is still in the first-level cache.
+                if let Some(trail) = &mut trail {
+                    trail.follow::<S>((round + 1) * round_bytes);
+                }
             }
             for (i, words) in KEYS[..stripes % STRIPES_OF_A_ROUND].iter().enumerate() {
                 sums = sums.absorb(take(rounds * round_bytes + i * STRIPE_BYTES), key(words));
             }
             sums = sums.absorb(take(len - STRIPE_BYTES), key(&LAST_KEY));
             sums.store(self.words.as_mut_ptr().cast());
+            if let Some(trail) = trail {
+                trail.finish::<S>();
+            }
         }
     }
 }

@@ -16,6 +16,11 @@ pub fn copy(src: ReadSpan<'_>, dst: WriteSpan<'_>) -> u64 {
     Kernels::best().copy_checksum(src, dst)
 }
 
+/// The same past the caches: for much that nobody reads soon.
+pub fn stream(src: ReadSpan<'_>, dst: WriteSpan<'_>) -> u64 {
+    Kernels::best().stream_checksum(src, dst)
+}
+
 /// The XXH3-64 of bytes.
 pub fn of(bytes: ReadSpan<'_>) -> u64 {
     Kernels::best().checksum(bytes)

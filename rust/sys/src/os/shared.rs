@@ -94,6 +94,7 @@ impl SharedBytes {
 
     /// The word at an offset. Its bytes are used as a word everywhere, or as data everywhere.
     #[cfg(not(all(test, loom)))]
+    #[inline]
     pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
         self.check(offset, 8, 8);
         // SAFETY: the eight bytes lie inside, live as long as `self`, are aligned because the
@@ -102,6 +103,7 @@ impl SharedBytes {
     }
 
     #[cfg(all(test, loom))]
+    #[inline]
     pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
         self.check(offset, 8, 8);
         self.model.as_ref().expect("memory of a model").word(self.start.as_ptr() as usize + offset)
@@ -112,6 +114,7 @@ impl SharedBytes {
     /// # Safety
     /// While the span is used no other thread writes these bytes; they are data, not words. A process
     /// that shares the memory and breaks the protocol can spoil the bytes' values, and nothing else.
+    #[inline]
     pub(crate) unsafe fn reading(&self, start: usize, len: usize) -> ReadSpan<'_> {
         self.check(start, len, 1);
         #[cfg(all(test, loom))]
@@ -124,6 +127,7 @@ impl SharedBytes {
     ///
     /// # Safety
     /// As [`reading`](Self::reading), and no other thread reads these bytes meanwhile.
+    #[inline]
     pub(crate) unsafe fn writing(&self, start: usize, len: usize) -> WriteSpan<'_> {
         self.check(start, len, 1);
         #[cfg(all(test, loom))]
@@ -132,6 +136,7 @@ impl SharedBytes {
         unsafe { WriteSpan::from_raw(self.start.add(start), len) }
     }
 
+    #[inline]
     fn check(&self, start: usize, len: usize, align: usize) {
         assert!(
             start <= self.len && len <= self.len - start && start.is_multiple_of(align),

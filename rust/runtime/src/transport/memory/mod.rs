@@ -230,6 +230,17 @@ impl Transport for MemoryTransport {
         Ok(None)
     }
 
+    fn try_recv_into(
+        &mut self,
+        _from: Rank,
+        _channel: Channel,
+        _expected: &Draft,
+        _out: WriteSpan<'_>,
+        _streams: bool,
+    ) -> Result<bool, TransportError> {
+        Ok(false)
+    }
+
     fn ring(&self, _peer: Rank) {}
 
     fn is_prompt(&self) -> bool {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, HEADER_BYTES, Header};
+use isobit_sys::os::checksum;
 use isobit_sys::os::ring::{self, Consumer, HEADS_KEPT, Lease, Popped, Producer, RingError, Taken};
 use isobit_sys::os::sites::Sites;
 use isobit_sys::os::wake::Sleeper;
@@ -294,6 +295,25 @@ impl Transport for ShmTransport {
             Taken::Small(small) => ShmPayload(Place::Here(small)),
             Taken::Lent(lease) => self.lent(lease, from),
         }))
+    }
+
+    fn try_recv_into(
+        &mut self,
+        from: Rank,
+        channel: Channel,
+        expected: &Draft,
+        out: WriteSpan<'_>,
+        streams: bool,
+    ) -> Result<bool, TransportError> {
+        self.check_abort()?;
+        let (rank, copy) = (self.rank, if streams { checksum::stream } else { checksum::copy });
+        let consumer = self.consumer(from, channel);
+        let taken = consumer.try_pop_into(out, |head| expected.is_of(head), |sum| expected.seal(sum), copy);
+        let taken = taken.map_err(Self::broken(from, rank))?;
+        if taken {
+            self.shared.notify(from);
+        }
+        Ok(taken)
     }
 
     fn ring(&self, peer: Rank) {

@@ -8,10 +8,10 @@ use super::{
     ALIGN, FRAME, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, RESENT, Ring,
     RingError, TAIL, VERIFIED, WANTED, WRAP, damaged, frame_bytes, payload_bytes_max,
 };
-use crate::ReadSpan;
 use crate::os::checksum;
 use crate::os::shared::SharedBytes;
 use crate::os::sync::Mutex;
+use crate::{ReadSpan, WriteSpan};
 
 /// The side that receives.
 pub struct Consumer {
@@ -92,6 +92,7 @@ impl Consumer {
 
     /// The next message, if it is there and has this length and the seal that `seal` gives for its payload's
     /// checksum; then it is verified. `None` says nothing of whether there is another.
+    #[inline]
     pub fn try_pop_expected(
         &mut self,
         payload_bytes: usize,
@@ -123,6 +124,38 @@ impl Consumer {
         Ok(Some(Taken::Lent(self.lend(found.place, payload_bytes, found.end))))
     }
 
+    /// The next message, if it is there, has the length of `out` and `is_expected` says yes to its head:
+    /// `copy` copies it and gives its checksum, for which `seal` then gives the seal. Whether it was taken
+    /// and is verified; if not, `out` may have been written to, by a message that is damaged.
+    pub fn try_pop_into(
+        &mut self,
+        out: WriteSpan<'_>,
+        is_expected: impl FnOnce(&[u8; HEAD_BYTES]) -> bool,
+        seal: impl FnOnce(u64) -> u64,
+        copy: impl FnOnce(ReadSpan<'_>, WriteSpan<'_>) -> u64,
+    ) -> Result<bool, RingError> {
+        if self.asked {
+            return Ok(false);
+        }
+        let Some(found) = self.find()?.filter(|found| found.payload_bytes == out.len()) else {
+            return Ok(false);
+        };
+        let mut head = [0; HEAD_BYTES];
+        // SAFETY: the message is sent and not verified: its head's place is the consumer's.
+        unsafe { self.ring.memory.reading(Ring::head_at(self.number), HEAD_BYTES) }.read(&mut head);
+        if !is_expected(&head) {
+            return Ok(false);
+        }
+        // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
+        let payload = unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) };
+        let is_intact = seal(copy(payload, out)) == found.seal;
+        if is_intact {
+            self.pass(found.end);
+        }
+        Ok(is_intact)
+    }
+
+    #[inline]
     fn read_mail(&self, len: usize) -> Small {
         let mut words = [0; MAIL_WORDS];
         for (word, value) in words.iter_mut().enumerate().take(len.div_ceil(8)) {
@@ -167,6 +200,7 @@ impl Consumer {
     }
 
     /// Whether the producer can have come so far.
+    #[inline]
     fn check_tail(&self, tail: u64) -> Result<(), RingError> {
         let capacity = self.ring.capacity as u64;
         let freed = self.ring.memory.word(HEAD).load(Relaxed);
@@ -194,6 +228,7 @@ impl Consumer {
     }
 
     /// Goes past a message of which nothing is needed any more.
+    #[inline]
     fn pass(&mut self, end: u64) {
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         if leases.queue.is_empty() {
@@ -240,6 +275,7 @@ pub struct Small {
 
 impl Small {
     /// The payload.
+    #[inline]
     pub fn payload(&self) -> ReadSpan<'_> {
         ReadSpan::of_words(&self.words, self.len)
     }
@@ -256,6 +292,7 @@ pub struct Lease {
 
 impl Lease {
     /// The payload.
+    #[inline]
     pub fn payload(&self) -> ReadSpan<'_> {
         // SAFETY: the frame stays the consumer's until `head` passes it, which this lease prevents,
         // and no one else writes it.

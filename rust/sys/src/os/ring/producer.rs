@@ -65,6 +65,7 @@ impl Producer {
 
     /// Sends a message of at most [`BUFFERED_BYTES_MAX`] bytes if there is room for it and for a copy,
     /// from which it can be sent again: `payload` is not needed any more after that.
+    #[inline]
     pub fn try_push_buffered(
         &mut self,
         payload: ReadSpan<'_>,
@@ -194,6 +195,7 @@ impl Producer {
         Ok(room(found))
     }
 
+    #[inline]
     fn write_prefix(&self, place: usize, kind: u32, payload_bytes: u32, number: u64, seal: u64) {
         let mut prefix = [0; PREFIX_BYTES];
         prefix[0..4].copy_from_slice(&kind.to_le_bytes());
@@ -203,6 +205,7 @@ impl Producer {
         self.write(place, &prefix);
     }
 
+    #[inline]
     fn write_frame(
         &self,
         place: usize,
@@ -222,6 +225,7 @@ impl Producer {
     }
 
     /// Puts a small message into the line of the tail as well.
+    #[inline]
     fn write_mail(&self, place: usize, number: u64, payload_bytes: usize, seal: u64) {
         let mut words = [0; MAIL_WORDS];
         // SAFETY: the frame that was just written; it is not sent yet.
