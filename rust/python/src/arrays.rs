@@ -33,12 +33,12 @@ pub(crate) struct Pair {
 pub(crate) fn pair(tensor: &Bound<'_, PyAny>, out: Option<&Bound<'_, PyAny>>) -> PyResult<Pair> {
     if out.is_some_and(|out| tensor.is(out)) {
         let array = Array::get_mut("tensor", tensor)?;
-        let (shape, dtype) = (array.shape, array.dtype);
+        let (shape, dtype) = (array.shape.clone(), array.dtype);
         return Ok(Pair { held: Held::in_place(array), shape, dtype, out_dtype: Some(dtype) });
     }
     let input = input_array(tensor)?;
     let out = out.map(out_array).transpose()?;
-    let (shape, dtype, out_dtype) = (input.shape, input.dtype, out.as_ref().map(|out| out.dtype));
+    let (shape, dtype, out_dtype) = (input.shape.clone(), input.dtype, out.as_ref().map(|out| out.dtype));
     if let Some(out) = out.as_ref().filter(|out| out.shape.as_slice() != shape.as_slice()) {
         return Err(PyValueError::new_err(format!(
             "out has shape {:?}, tensor has {:?}: they must be equal",
@@ -61,4 +61,17 @@ pub(crate) fn check_dtypes(input: &Array, out: &Array) -> PyResult<()> {
         return Ok(());
     }
     Err(PyValueError::new_err(format!("out is {}, tensor is {}: they must be equal", out.dtype, input.dtype)))
+}
+
+/// As `pair`, if both are arrays of the usual kind that go together.
+pub(crate) fn usual_pair(tensor: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> Option<Pair> {
+    let target = Array::usual_mut(out)?;
+    let (shape, dtype) = (target.shape.clone(), target.dtype);
+    if tensor.is(out) {
+        return Some(Pair { held: Held::in_place(target), shape, dtype, out_dtype: Some(dtype) });
+    }
+    let input = Array::usual(tensor).filter(|input| input.shape.as_slice() == shape.as_slice())?;
+    let dtype_in = input.dtype;
+    let held = Held::new(Some(input), Some(target)).ok()?;
+    Some(Pair { held, shape, dtype: dtype_in, out_dtype: Some(dtype) })
 }

@@ -1,8 +1,9 @@
 //! Arrays: address, length, dtype and shape of what a caller passes.
 //!
-//! The buffer protocol where there is one, else `__array_interface__`: numpy refuses a buffer for
-//! the dtypes of ml_dtypes and for arrays of no dimension. This is the only file outside
-//! `rust/sys` with `unsafe` in it: the spans over an array's memory are made here and end here.
+//! The fields of a numpy array where they are known, else the buffer protocol where there is one, else
+//! `__array_interface__`: numpy refuses a buffer for the dtypes of ml_dtypes and for arrays of no dimension.
+//! With raw.rs this is the only file outside `rust/sys` with `unsafe` in it: the spans over an array's
+//! memory are made here and end here.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -18,6 +19,8 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
+use crate::raw;
+
 pyo3::create_exception!(
     _native,
     NeedsCopy,
@@ -28,28 +31,36 @@ pyo3::create_exception!(
 /// numpy's limit on dimensions.
 const DIMENSIONS_MAX: usize = 64;
 
+/// How many dimensions need no allocation.
+const DIMENSIONS_FEW: usize = 6;
+
 /// The dimensions of an array.
-#[derive(Clone, Copy)]
-pub(crate) struct Shape {
-    dimensions: [u64; DIMENSIONS_MAX],
-    len: usize,
+#[derive(Clone)]
+pub(crate) enum Shape {
+    Few { dimensions: [u64; DIMENSIONS_FEW], len: usize },
+    Many(Box<[u64]>),
 }
 
 impl Shape {
     pub(crate) fn from_dimensions(given: impl ExactSizeIterator<Item = u64>) -> PyResult<Shape> {
-        let len = given.len();
-        if len > DIMENSIONS_MAX {
-            return Err(PyValueError::new_err(format!(
+        match given.len() {
+            len @ 0..=DIMENSIONS_FEW => {
+                let mut dimensions = [0; DIMENSIONS_FEW];
+                dimensions.iter_mut().zip(given).for_each(|(slot, dimension)| *slot = dimension);
+                Ok(Shape::Few { dimensions, len })
+            }
+            ..=DIMENSIONS_MAX => Ok(Shape::Many(given.collect())),
+            len => Err(PyValueError::new_err(format!(
                 "{len} dimensions: at most {DIMENSIONS_MAX} are supported"
-            )));
+            ))),
         }
-        let mut dimensions = [0; DIMENSIONS_MAX];
-        dimensions.iter_mut().zip(given).for_each(|(slot, dimension)| *slot = dimension);
-        Ok(Shape { dimensions, len })
     }
 
     pub(crate) fn as_slice(&self) -> &[u64] {
-        &self.dimensions[..self.len]
+        match self {
+            Shape::Few { dimensions, len } => &dimensions[..*len],
+            Shape::Many(dimensions) => dimensions,
+        }
     }
 }
 
@@ -57,8 +68,16 @@ impl Shape {
 enum Hold {
     /// An export; the array can't be resized while it lives.
     Buffer { _export: PyUntypedBuffer },
-    /// A numpy array, whose memory lives as long as it does.
-    Interface { _owner: Py<PyAny> },
+    /// A numpy array, whose memory lives as long as it does; numpy resizes none that others refer to.
+    Numpy { _owner: Py<PyAny> },
+}
+
+/// What is seen of an object without asking it.
+enum Known {
+    Usable(Array),
+    NeedsCopy,
+    /// It must be asked.
+    No,
 }
 
 /// The dense memory of one array, which stays valid while this lives.
@@ -74,8 +93,10 @@ pub(crate) struct Array {
 impl Array {
     /// The array behind `object`; `name` is the argument's, for messages.
     pub(crate) fn get(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Array> {
-        if is_foreign(object)? {
-            return Array::from_interface(name, object);
+        match Array::of_numpy(object) {
+            Known::Usable(array) => return Ok(array),
+            Known::NeedsCopy => return Err(NeedsCopy::new_err(name.to_owned())),
+            Known::No => {}
         }
         // Memory of a mapped file can vanish: the Python layer has the kernel copy it.
         if !object.is_exact_instance(ndarray(object.py())?) && is_mapped(object)? {
@@ -96,6 +117,35 @@ impl Array {
             )));
         }
         Ok(array)
+    }
+
+    /// The array behind `object`, if it is numpy's, as usual, and can be used as it lies.
+    pub(crate) fn usual(object: &Bound<'_, PyAny>) -> Option<Array> {
+        match Array::of_numpy(object) {
+            Known::Usable(array) => Some(array),
+            Known::NeedsCopy | Known::No => None,
+        }
+    }
+
+    /// As `usual`, to be written to.
+    pub(crate) fn usual_mut(object: &Bound<'_, PyAny>) -> Option<Array> {
+        Array::usual(object).filter(|array| !array.readonly)
+    }
+
+    fn of_numpy(object: &Bound<'_, PyAny>) -> Known {
+        let Some(found) = raw::numpy_array(object) else { return Known::No };
+        let Some(dtype) = known_dtype(object.py(), found.dtype) else { return Known::No };
+        if !found.dense || found.address % dtype.size() != 0 {
+            return Known::NeedsCopy;
+        }
+        Known::Usable(Array {
+            address: found.address,
+            bytes: dtype.size() * found.shape.as_slice().iter().product::<u64>() as usize,
+            readonly: found.readonly,
+            dtype,
+            shape: found.shape,
+            _hold: Hold::Numpy { _owner: object.clone().unbind() },
+        })
     }
 
     fn from_buffer(name: &str, buffer: PyUntypedBuffer) -> PyResult<Array> {
@@ -151,7 +201,7 @@ impl Array {
             .and_then(|count| count.checked_mul(dtype.size()))
             .ok_or_else(|| not_an_array(name, object))?;
         let shape = Shape::from_dimensions(dimensions.into_iter())?;
-        let hold = Hold::Interface { _owner: object.clone().unbind() };
+        let hold = Hold::Numpy { _owner: object.clone().unbind() };
         Array::checked(name, Array { address, bytes, readonly, dtype, shape, _hold: hold })
     }
 
@@ -254,16 +304,31 @@ fn is_mapped(object: &Bound<'_, PyAny>) -> PyResult<bool> {
 const FOREIGN: [(&str, Dtype); 3] =
     [("bfloat16", Dtype::Bf16), ("float8_e4m3fn", Dtype::F8E4m3fn), ("float8_e5m2", Dtype::F8E5m2)];
 
-/// numpy's objects for them, once seen: numpy takes microseconds to refuse a buffer, so don't ask.
+/// numpy's objects for them, once seen.
 static FOREIGN_SEEN: [PyOnceLock<Py<PyAny>>; FOREIGN.len()] = [const { PyOnceLock::new() }; FOREIGN.len()];
 
-fn is_foreign(object: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = object.py();
-    if FOREIGN_SEEN.iter().all(|seen| seen.get(py).is_none()) || !object.is_exact_instance(ndarray(py)?) {
-        return Ok(false);
+/// numpy's objects for its own.
+static OWN: PyOnceLock<Vec<(Py<PyAny>, Dtype)>> = PyOnceLock::new();
+
+/// The dtype whose object has that address.
+fn known_dtype(py: Python<'_>, address: usize) -> Option<Dtype> {
+    let own = OWN.get_or_init(py, || own_dtypes(py).unwrap_or_default());
+    if let Some((_, dtype)) = own.iter().find(|(object, _)| object.as_ptr().addr() == address) {
+        return Some(*dtype);
     }
-    let dtype = object.getattr(intern!(py, "dtype"))?;
-    Ok(FOREIGN_SEEN.iter().any(|seen| seen.get(py).is_some_and(|seen| seen.is(&dtype))))
+    let mut foreign = FOREIGN.iter().zip(&FOREIGN_SEEN);
+    let found = foreign.find(|(_, seen)| seen.get(py).is_some_and(|seen| seen.as_ptr().addr() == address))?;
+    Some(found.0.1)
+}
+
+fn own_dtypes(py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Dtype)>> {
+    let of_name = py.import("numpy")?.getattr("dtype")?;
+    let mut found = Vec::new();
+    for typestr in ["<f4", "<f8", "<f2", "<i8", "<i4", "<i2", "|i1", "<u8", "<u4", "<u2", "|u1", "|b1"] {
+        let object = of_name.call1((typestr,))?;
+        found.extend(dtype_of_typestr(typestr).map(|dtype| (object.unbind(), dtype)));
+    }
+    Ok(found)
 }
 
 fn foreign_dtype(name: &str, array: &Bound<'_, PyAny>) -> PyResult<Dtype> {

@@ -10,11 +10,13 @@ mod arguments;
 mod arrays;
 mod buffer;
 mod communicator;
+mod direct;
 mod errors;
 mod explain;
 mod flight;
 mod guard;
 mod joining;
+mod raw;
 mod session;
 mod work;
 
@@ -29,6 +31,8 @@ mod _native {
     use crate::buffer::NeedsCopy;
     #[pymodule_export]
     use crate::communicator::Communicator;
+    #[pymodule_export]
+    use crate::direct::{direct_all_reduce, direct_barrier, direct_broadcast};
     #[pymodule_export]
     use crate::flight::{FlightRecorder, dump_flight_recorders};
     #[pymodule_export]
