@@ -18,7 +18,7 @@ pub(crate) fn out_array(object: &Bound<'_, PyAny>) -> PyResult<Array> {
 
 /// The shape that the ranks must agree on.
 pub(crate) fn shape_of(given: Vec<u64>) -> PyResult<Shape> {
-    Shape::from_dimensions(given.into_iter())
+    Shape::from_slice(&given)
 }
 
 /// Input and output of one shape; one array where they are one object.
@@ -61,17 +61,4 @@ pub(crate) fn check_dtypes(input: &Array, out: &Array) -> PyResult<()> {
         return Ok(());
     }
     Err(PyValueError::new_err(format!("out is {}, tensor is {}: they must be equal", out.dtype, input.dtype)))
-}
-
-/// As `pair`, if both are arrays of the usual kind that go together.
-pub(crate) fn usual_pair(tensor: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> Option<Pair> {
-    let target = Array::usual_mut(out)?;
-    let (shape, dtype) = (target.shape.clone(), target.dtype);
-    if tensor.is(out) {
-        return Some(Pair { held: Held::in_place(target), shape, dtype, out_dtype: Some(dtype) });
-    }
-    let input = Array::usual(tensor).filter(|input| input.shape.as_slice() == shape.as_slice())?;
-    let dtype_in = input.dtype;
-    let held = Held::new(Some(input), Some(target)).ok()?;
-    Some(Pair { held, shape, dtype: dtype_in, out_dtype: Some(dtype) })
 }

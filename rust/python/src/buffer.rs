@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use isobit_core::Dtype;
@@ -19,7 +20,7 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
-use crate::raw;
+use crate::raw::NumpyArray;
 
 pyo3::create_exception!(
     _native,
@@ -42,14 +43,16 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    pub(crate) fn from_dimensions(given: impl ExactSizeIterator<Item = u64>) -> PyResult<Shape> {
+    pub(crate) const POINT: Shape = Shape::Few { dimensions: [0; DIMENSIONS_FEW], len: 0 };
+
+    pub(crate) fn from_slice(given: &[u64]) -> PyResult<Shape> {
         match given.len() {
             len @ 0..=DIMENSIONS_FEW => {
                 let mut dimensions = [0; DIMENSIONS_FEW];
-                dimensions.iter_mut().zip(given).for_each(|(slot, dimension)| *slot = dimension);
+                dimensions.iter_mut().zip(given).for_each(|(slot, &dimension)| *slot = dimension);
                 Ok(Shape::Few { dimensions, len })
             }
-            ..=DIMENSIONS_MAX => Ok(Shape::Many(given.collect())),
+            ..=DIMENSIONS_MAX => Ok(Shape::Many(given.into())),
             len => Err(PyValueError::new_err(format!(
                 "{len} dimensions: at most {DIMENSIONS_MAX} are supported"
             ))),
@@ -72,18 +75,9 @@ enum Hold {
     Numpy { _owner: Py<PyAny> },
 }
 
-/// What is seen of an object without asking it.
-enum Known {
-    Usable(Array),
-    NeedsCopy,
-    /// It must be asked.
-    No,
-}
-
 /// The dense memory of one array, which stays valid while this lives.
 pub(crate) struct Array {
-    address: usize,
-    bytes: usize,
+    region: Region,
     readonly: bool,
     pub(crate) dtype: Dtype,
     pub(crate) shape: Shape,
@@ -93,10 +87,14 @@ pub(crate) struct Array {
 impl Array {
     /// The array behind `object`; `name` is the argument's, for messages.
     pub(crate) fn get(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Array> {
-        match Array::of_numpy(object) {
-            Known::Usable(array) => return Ok(array),
-            Known::NeedsCopy => return Err(NeedsCopy::new_err(name.to_owned())),
-            Known::No => {}
+        if let Some(usual) = Usual::of(object) {
+            return Ok(Array {
+                region: usual.region,
+                readonly: usual.array.is_readonly(),
+                dtype: usual.dtype,
+                shape: usual.shape()?,
+                _hold: Hold::Numpy { _owner: object.clone().unbind() },
+            });
         }
         // Memory of a mapped file can vanish: the Python layer has the kernel copy it.
         if !object.is_exact_instance(ndarray(object.py())?) && is_mapped(object)? {
@@ -119,35 +117,6 @@ impl Array {
         Ok(array)
     }
 
-    /// The array behind `object`, if it is numpy's, as usual, and can be used as it lies.
-    pub(crate) fn usual(object: &Bound<'_, PyAny>) -> Option<Array> {
-        match Array::of_numpy(object) {
-            Known::Usable(array) => Some(array),
-            Known::NeedsCopy | Known::No => None,
-        }
-    }
-
-    /// As `usual`, to be written to.
-    pub(crate) fn usual_mut(object: &Bound<'_, PyAny>) -> Option<Array> {
-        Array::usual(object).filter(|array| !array.readonly)
-    }
-
-    fn of_numpy(object: &Bound<'_, PyAny>) -> Known {
-        let Some(found) = raw::numpy_array(object) else { return Known::No };
-        let Some(dtype) = known_dtype(object.py(), found.dtype) else { return Known::No };
-        if !found.dense || found.address % dtype.size() != 0 {
-            return Known::NeedsCopy;
-        }
-        Known::Usable(Array {
-            address: found.address,
-            bytes: dtype.size() * found.shape.as_slice().iter().product::<u64>() as usize,
-            readonly: found.readonly,
-            dtype,
-            shape: found.shape,
-            _hold: Hold::Numpy { _owner: object.clone().unbind() },
-        })
-    }
-
     fn from_buffer(name: &str, buffer: PyUntypedBuffer) -> PyResult<Array> {
         let dtype = dtype_of_format(buffer.format(), buffer.item_size())
             .ok_or_else(|| unsupported(name, &buffer.format().to_string_lossy()))?;
@@ -157,11 +126,12 @@ impl Array {
         Array::checked(
             name,
             Array {
-                address: buffer.buf_ptr().addr(),
-                bytes: buffer.len_bytes(),
+                region: Region { address: buffer.buf_ptr().addr(), bytes: buffer.len_bytes() },
                 readonly: buffer.readonly(),
                 dtype,
-                shape: Shape::from_dimensions(buffer.shape().iter().map(|&dimension| dimension as u64))?,
+                shape: Shape::from_slice(
+                    &buffer.shape().iter().map(|&length| length as u64).collect::<Vec<_>>(),
+                )?,
                 _hold: Hold::Buffer { _export: buffer },
             },
         )
@@ -200,27 +170,56 @@ impl Array {
         let bytes = count
             .and_then(|count| count.checked_mul(dtype.size()))
             .ok_or_else(|| not_an_array(name, object))?;
-        let shape = Shape::from_dimensions(dimensions.into_iter())?;
+        let shape = Shape::from_slice(&dimensions)?;
         let hold = Hold::Numpy { _owner: object.clone().unbind() };
-        Array::checked(name, Array { address, bytes, readonly, dtype, shape, _hold: hold })
+        Array::checked(name, Array { region: Region { address, bytes }, readonly, dtype, shape, _hold: hold })
     }
 
     fn checked(name: &str, array: Array) -> PyResult<Array> {
-        match array.address % array.dtype.size() {
+        match array.region.address % array.dtype.size() {
             0 => Ok(array),
             _ => Err(NeedsCopy::new_err(name.to_owned())),
         }
     }
+}
 
-    /// Fails unless the two are the same memory, element for element, or have none in common.
-    pub(crate) fn check_apart(&self, out: &Array) -> PyResult<()> {
-        let same = self.address == out.address && self.bytes == out.bytes && self.dtype == out.dtype;
-        let apart = self.address + self.bytes <= out.address || out.address + out.bytes <= self.address;
-        if same || apart { Ok(()) } else { Err(NeedsCopy::new_err("out")) }
+/// An array of numpy's own class that can be used as it lies, for a call that ends before the array does.
+#[derive(Clone, Copy)]
+pub(crate) struct Usual<'a> {
+    array: NumpyArray<'a>,
+    region: Region,
+    pub(crate) dtype: Dtype,
+}
+
+impl<'a> Usual<'a> {
+    /// `object`, if it is one.
+    pub(crate) fn of(object: &'a Bound<'_, PyAny>) -> Option<Usual<'a>> {
+        let array = NumpyArray::of(object)?;
+        let dtype = known_dtype(object.py(), array.dtype())?;
+        let region = Region { address: array.address(), bytes: array.elements() * dtype.size() };
+        let usable = array.is_dense() && region.address.is_multiple_of(dtype.size());
+        usable.then_some(Usual { array, region, dtype })
     }
 
-    fn region(&self) -> Region {
-        Region { address: self.address, bytes: self.bytes }
+    /// `object`, if it is one that can be written to.
+    pub(crate) fn writable(object: &'a Bound<'_, PyAny>) -> Option<Usual<'a>> {
+        Usual::of(object).filter(|usual| !usual.array.is_readonly())
+    }
+
+    pub(crate) fn shape(self) -> PyResult<Shape> {
+        self.array.shape()
+    }
+
+    /// Itself, to be read and written; it comes from `writable`.
+    pub(crate) fn in_place(self) -> Lent<'a> {
+        Lent { input: Some(self.region), out: Some(self.region), owners: PhantomData }
+    }
+
+    /// Itself to be read, and another of its shape, which comes from `writable`, to be written.
+    pub(crate) fn with_out(self, out: Usual<'a>) -> Option<Lent<'a>> {
+        let fit =
+            self.array.is_of_shape(out.array) && self.region.goes_with(out.region, self.dtype == out.dtype);
+        fit.then_some(Lent { input: Some(self.region), out: Some(out.region), owners: PhantomData })
     }
 }
 
@@ -232,20 +231,44 @@ struct Region {
 }
 
 impl Region {
+    /// Whether the two are the same memory, element for element, or have none in common.
+    fn goes_with(self, out: Region, same_dtype: bool) -> bool {
+        let same = self.address == out.address && self.bytes == out.bytes && same_dtype;
+        same || self.address + self.bytes <= out.address || out.address + out.bytes <= self.address
+    }
+
     fn start(self) -> NonNull<u8> {
         NonNull::new(std::ptr::with_exposed_provenance_mut(self.address)).unwrap_or(NonNull::dangling())
     }
 
     fn read<'a>(self) -> ReadSpan<'a> {
-        // SAFETY: only `Held::with` calls this, for spans that end before the arrays do, which
+        // SAFETY: only `Lent::with` calls this, for spans that end before the arrays do, which
         // hold their memory. Another Python thread that writes to the array during the call
         // breaks the documented rule of every collective library, as it would for numpy.
         unsafe { ReadSpan::from_raw(self.start(), self.bytes) }
     }
 
     fn write<'a>(self) -> WriteSpan<'a> {
-        // SAFETY: as in `read`; `get_mut` has checked that the memory may be written.
+        // SAFETY: as in `read`; who made the `Lent` has checked that the memory may be written.
         unsafe { WriteSpan::from_raw(self.start(), self.bytes) }
+    }
+}
+
+/// The memory that one call reads and writes, while its owners are there.
+pub(crate) struct Lent<'a> {
+    input: Option<Region>,
+    out: Option<Region>,
+    owners: PhantomData<&'a Array>,
+}
+
+impl Lent<'_> {
+    /// Runs `work` on the memory.
+    #[inline]
+    pub(crate) fn with<R>(
+        &self,
+        work: impl for<'a> FnOnce(Option<ReadSpan<'a>>, Option<WriteSpan<'a>>) -> R,
+    ) -> R {
+        work(self.input.map(Region::read), self.out.map(Region::write))
     }
 }
 
@@ -259,15 +282,17 @@ pub(crate) struct Held {
 impl Held {
     /// What a call reads and what it writes. `out` comes from `get_mut`.
     pub(crate) fn new(input: Option<Array>, out: Option<Array>) -> PyResult<Held> {
-        if let (Some(input), Some(out)) = (&input, &out) {
-            input.check_apart(out)?;
+        if let (Some(input), Some(out)) = (&input, &out)
+            && !input.region.goes_with(out.region, input.dtype == out.dtype)
+        {
+            return Err(NeedsCopy::new_err("out"));
         }
         Ok(Held { input, out, in_place: false })
     }
 
     /// As `new`, for a call whose input and output can't be the same memory.
     pub(crate) fn apart(input: Array, out: Array) -> PyResult<Held> {
-        if input.address == out.address && input.bytes > 0 {
+        if input.region.address == out.region.address && input.region.bytes > 0 {
             return Err(NeedsCopy::new_err("out"));
         }
         Held::new(Some(input), Some(out))
@@ -278,15 +303,12 @@ impl Held {
         Held { input: Some(array), out: None, in_place: true }
     }
 
-    /// Runs `work` on the arrays' memory.
-    pub(crate) fn with<R>(
-        &self,
-        work: impl for<'a> FnOnce(Option<ReadSpan<'a>>, Option<WriteSpan<'a>>) -> R,
-    ) -> R {
+    /// Their memory.
+    pub(crate) fn lend(&self) -> Lent<'_> {
         let out = if self.in_place { &self.input } else { &self.out };
         assert!(out.as_ref().is_none_or(|array| !array.readonly), "an output array was not checked");
-        let read = self.input.as_ref().map(|array| array.region().read());
-        work(read, out.as_ref().map(|array| array.region().write()))
+        let region = |array: &Option<Array>| array.as_ref().map(|array| array.region);
+        Lent { input: region(&self.input), out: region(out), owners: PhantomData }
     }
 }
 

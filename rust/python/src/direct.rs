@@ -12,8 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::arguments::seconds;
-use crate::arrays::usual_pair;
-use crate::buffer::{Array, Held, Shape};
+use crate::buffer::{Shape, Usual};
 use crate::communicator::Communicator;
 
 type Outcome<'py> = PyResult<Bound<'py, PyAny>>;
@@ -29,37 +28,47 @@ struct Given<'a, 'py> {
 }
 
 impl<'a, 'py> Given<'a, 'py> {
+    /// At most as many arguments as `positions`, and options of those names.
     fn parse(
         arguments: &'a Bound<'py, PyTuple>,
         options: &Bound<'py, PyDict>,
+        positions: usize,
         names: &[&str],
     ) -> Option<Given<'a, 'py>> {
-        let mut given = Given {
-            tensor: arguments.get_borrowed_item(0).ok(),
-            out: arguments.get_item(1).ok(),
-            op: ReduceOp::Sum,
-            order: Order::Tree,
-            root: 0,
-            timeout: None,
-        };
-        if options.is_empty() {
-            return Some(given);
+        let count = arguments.len();
+        let mut given =
+            Given { tensor: None, out: None, op: ReduceOp::Sum, order: Order::Tree, root: 0, timeout: None };
+        if count > positions {
+            return None;
         }
+        if count > 0 {
+            given.tensor = Some(arguments.get_borrowed_item(0).ok()?);
+        }
+        if count > 1 {
+            given.out = Some(arguments.get_item(1).ok()?);
+        }
+        if !options.is_empty() {
+            given.read(options, names)?;
+        }
+        Some(given)
+    }
+
+    fn read(&mut self, options: &Bound<'py, PyDict>, names: &[&str]) -> Option<()> {
         for (name, value) in options.iter() {
             let name = name.cast::<PyString>().ok()?.to_str().ok()?;
             if !names.contains(&name) {
                 return None;
             }
             match name {
-                "out" if given.out.is_none() => given.out = Some(value),
-                "op" => given.op = ReduceOp::from_name(value.cast::<PyString>().ok()?.to_str().ok()?)?,
-                "order" => given.order = Order::from_name(value.cast::<PyString>().ok()?.to_str().ok()?)?,
-                "root" => given.root = value.extract().ok()?,
-                "timeout" => given.timeout = Some(seconds("timeout", value.extract().ok()?).ok()?),
+                "out" if self.out.is_none() => self.out = Some(value),
+                "op" => self.op = ReduceOp::from_name(value.cast::<PyString>().ok()?.to_str().ok()?)?,
+                "order" => self.order = Order::from_name(value.cast::<PyString>().ok()?.to_str().ok()?)?,
+                "root" => self.root = value.extract().ok()?,
+                "timeout" => self.timeout = Some(seconds("timeout", value.extract().ok()?).ok()?),
                 _ => return None,
             }
         }
-        Some(given)
+        Some(())
     }
 }
 
@@ -75,24 +84,27 @@ pub(crate) fn direct_all_reduce<'py>(
     options: &Bound<'py, PyDict>,
 ) -> Outcome<'py> {
     let py = communicator.py();
-    let names = ["out", "op", "order", "timeout"];
     let Some(Given { tensor: Some(tensor), out, op, order, timeout, .. }) =
-        Given::parse(arguments, options, &names).filter(|_| arguments.len() <= 2)
+        Given::parse(arguments, options, 2, &["out", "op", "order", "timeout"])
     else {
         return not_direct(py);
     };
     let out = out.filter(|out| !out.is_none()).unwrap_or_else(|| tensor.to_owned());
-    let Some(arrays) = usual_pair(&tensor, &out) else { return not_direct(py) };
+    let Some(target) = Usual::writable(&out) else { return not_direct(py) };
+    let input = if tensor.is(&out) { Some(target) } else { Usual::of(&tensor) };
+    let Some((input, memory)) = input.and_then(|input| Some((input, input.with_out(target)?))) else {
+        return not_direct(py);
+    };
     let reduction = Reduction {
         op,
         order,
-        dtype: arrays.dtype,
+        dtype: input.dtype,
         accumulate: None,
-        out_dtype: arrays.out_dtype,
+        out_dtype: Some(target.dtype),
         divisor: None,
     };
-    communicator.get().session.call(py, &arrays.shape, timeout, |runtime, call| {
-        arrays.held.with(|input, out| match (input, out) {
+    communicator.get().session.call(py, &input.shape()?, timeout, |runtime, call| {
+        memory.with(|input, out| match (input, out) {
             (Some(input), Some(out)) => runtime.all_reduce(input, out, &reduction, call),
             _ => unreachable!("a pair has both"),
         })
@@ -109,17 +121,16 @@ pub(crate) fn direct_broadcast<'py>(
 ) -> Outcome<'py> {
     let py = communicator.py();
     let Some(Given { tensor: Some(tensor), root, timeout, .. }) =
-        Given::parse(arguments, options, &["root", "timeout"]).filter(|_| arguments.len() == 1)
+        Given::parse(arguments, options, 1, &["root", "timeout"])
     else {
         return not_direct(py);
     };
-    let Some(buffer) = Array::usual_mut(&tensor).filter(|_| root < communicator.get().world_size) else {
+    let Some(buffer) = Usual::writable(&tensor).filter(|_| root < communicator.get().world_size) else {
         return not_direct(py);
     };
-    let (dtype, shape) = (buffer.dtype, buffer.shape.clone());
-    let held = Held::in_place(buffer);
-    communicator.get().session.call(py, &shape, timeout, |runtime, call| {
-        held.with(|_, out| runtime.broadcast(out.expect("it was passed"), dtype, root, call))
+    let memory = buffer.in_place();
+    communicator.get().session.call(py, &buffer.shape()?, timeout, |runtime, call| {
+        memory.with(|_, out| runtime.broadcast(out.expect("it is in place"), buffer.dtype, root, call))
     })?;
     Ok(tensor.to_owned())
 }
@@ -132,12 +143,9 @@ pub(crate) fn direct_barrier<'py>(
     options: &Bound<'py, PyDict>,
 ) -> Outcome<'py> {
     let py = communicator.py();
-    let Some(Given { timeout, .. }) =
-        Given::parse(arguments, options, &["timeout"]).filter(|_| arguments.is_empty())
-    else {
+    let Some(Given { timeout, .. }) = Given::parse(arguments, options, 0, &["timeout"]) else {
         return not_direct(py);
     };
-    let shape = Shape::from_dimensions([].into_iter())?;
-    communicator.get().session.call(py, &shape, timeout, |runtime, call| runtime.barrier(call))?;
+    communicator.get().session.call(py, &Shape::POINT, timeout, |runtime, call| runtime.barrier(call))?;
     Ok(py.None().into_bound(py))
 }

@@ -23,8 +23,9 @@ struct Fields {
     object: ffi::PyObject,
     data: *const u8,
     dimensions_len: c_int,
-    dimensions: *const isize,
-    strides: *const isize,
+    /// Never negative.
+    dimensions: *const u64,
+    strides: *const u64,
     base: *const ffi::PyObject,
     dtype: *const ffi::PyObject,
     flags: c_int,
@@ -34,49 +35,69 @@ const C_CONTIGUOUS: c_int = 0x1;
 const WRITEABLE: c_int = 0x400;
 const WARN_ON_WRITE: c_int = 1 << 31;
 
-/// What the fields of a numpy array say.
-pub(crate) struct NumpyArray {
-    pub(crate) address: usize,
-    pub(crate) shape: Shape,
-    /// The address of the dtype object, which the array keeps alive.
-    pub(crate) dtype: usize,
-    pub(crate) dense: bool,
-    pub(crate) readonly: bool,
-}
+/// An array of numpy's own class, by its fields.
+#[derive(Clone, Copy)]
+pub(crate) struct NumpyArray<'a>(&'a Fields);
 
-/// The fields of `object`, if it is an array of numpy's own class and they are where they should be.
-pub(crate) fn numpy_array(object: &Bound<'_, PyAny>) -> Option<NumpyArray> {
-    static NDARRAY: PyOnceLock<Option<Py<PyType>>> = PyOnceLock::new();
-    let py = object.py();
-    let ndarray = NDARRAY.get_or_init(py, || believed(py).unwrap_or(None)).as_ref()?;
-    if !object.is_exact_instance(ndarray.bind(py)) {
-        return None;
+impl<'a> NumpyArray<'a> {
+    /// `object`, if it is one, and the fields are where they should be.
+    #[inline]
+    pub(crate) fn of(object: &'a Bound<'_, PyAny>) -> Option<NumpyArray<'a>> {
+        static NDARRAY: PyOnceLock<Option<Py<PyType>>> = PyOnceLock::new();
+        let py = object.py();
+        let ndarray = NDARRAY.get_or_init(py, || believed(py).unwrap_or(None)).as_ref()?;
+        if !object.is_exact_instance(ndarray.bind(py)) {
+            return None;
+        }
+        fields(object).filter(|fields| fields.flags & WARN_ON_WRITE == 0).map(NumpyArray)
     }
-    let fields = fields(object)?;
-    if fields.flags & WARN_ON_WRITE != 0 {
-        return None;
+
+    pub(crate) fn address(self) -> usize {
+        self.0.data.addr()
     }
-    // SAFETY: numpy keeps as many dimensions as it says; nobody changes the array while this thread has the
-    // interpreter and runs no Python code.
-    let dimensions = unsafe { dimensions(fields) };
-    Some(NumpyArray {
-        address: fields.data.addr(),
-        shape: Shape::from_dimensions(dimensions.iter().map(|&dimension| dimension as u64)).ok()?,
-        dtype: fields.dtype.addr(),
-        dense: fields.flags & C_CONTIGUOUS != 0,
-        readonly: fields.flags & WRITEABLE == 0,
-    })
+
+    /// The address of the dtype object, which the array keeps alive.
+    pub(crate) fn dtype(self) -> usize {
+        self.0.dtype.addr()
+    }
+
+    pub(crate) fn is_dense(self) -> bool {
+        self.0.flags & C_CONTIGUOUS != 0
+    }
+
+    pub(crate) fn is_readonly(self) -> bool {
+        self.0.flags & WRITEABLE == 0
+    }
+
+    pub(crate) fn elements(self) -> usize {
+        self.dimensions().iter().product::<u64>() as usize
+    }
+
+    pub(crate) fn shape(self) -> PyResult<Shape> {
+        Shape::from_slice(self.dimensions())
+    }
+
+    pub(crate) fn is_of_shape(self, other: NumpyArray<'_>) -> bool {
+        self.dimensions() == other.dimensions()
+    }
+
+    /// Only for as long as no Python code can run: it could give the array another shape.
+    fn dimensions(self) -> &'a [u64] {
+        // SAFETY: they are the fields of an array of which `believed` has found that it has as many dimensions as it
+        // says, and this thread has the interpreter and runs none of its code in the functions above.
+        unsafe { dimensions(self.0) }
+    }
 }
 
 fn fields<'a>(array: &'a Bound<'_, PyAny>) -> Option<&'a Fields> {
-    // SAFETY: the caller has seen that it is an array of numpy's own class, whose instances `believed` has found to
+    // SAFETY: the callers have seen that it is an array of numpy's own class, whose instances `believed` has found to
     // be as large as this and of this layout. All fields are plain numbers and pointers, and the array lives.
     unsafe { array.as_ptr().cast::<Fields>().as_ref() }
 }
 
 /// # Safety
 /// The fields must be those of an array, and nothing may change its shape meanwhile.
-unsafe fn dimensions(fields: &Fields) -> &[isize] {
+unsafe fn dimensions(fields: &Fields) -> &[u64] {
     match fields.dimensions_len {
         0 => &[],
         // SAFETY: the caller's promise.
@@ -108,7 +129,7 @@ fn believed(py: Python<'_>) -> PyResult<Option<Py<PyType>>> {
 
 fn is_as_expected(array: &Bound<'_, PyAny>) -> PyResult<bool> {
     let Some(fields) = fields(array) else { return Ok(false) };
-    let shape: Vec<isize> = array.getattr("shape")?.extract()?;
+    let shape: Vec<u64> = array.getattr("shape")?.extract()?;
     let flags: c_int = array.getattr("flags")?.getattr("num")?.extract()?;
     let (address, _): (usize, bool) = array.getattr("__array_interface__")?.get_item("data")?.extract()?;
     let alike = fields.data.addr() == address
