@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 use isobit_core::Dtype;
 use isobit_sys::{ReadSpan, WriteSpan};
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
@@ -87,7 +87,7 @@ pub(crate) struct Array {
 impl Array {
     /// The array behind `object`; `name` is the argument's, for messages.
     pub(crate) fn get(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Array> {
-        if let Some(usual) = Usual::of(object) {
+        if let Some(usual) = Usual::of(object.as_borrowed()) {
             return Ok(Array {
                 region: usual.region,
                 readonly: usual.array.is_readonly(),
@@ -193,7 +193,7 @@ pub(crate) struct Usual<'a> {
 
 impl<'a> Usual<'a> {
     /// `object`, if it is one.
-    pub(crate) fn of(object: &'a Bound<'_, PyAny>) -> Option<Usual<'a>> {
+    pub(crate) fn of(object: Borrowed<'a, '_, PyAny>) -> Option<Usual<'a>> {
         let array = NumpyArray::of(object)?;
         let dtype = known_dtype(object.py(), array.dtype())?;
         let region = Region { address: array.address(), bytes: array.elements() * dtype.size() };
@@ -202,12 +202,21 @@ impl<'a> Usual<'a> {
     }
 
     /// `object`, if it is one that can be written to.
-    pub(crate) fn writable(object: &'a Bound<'_, PyAny>) -> Option<Usual<'a>> {
+    pub(crate) fn writable(object: Borrowed<'a, '_, PyAny>) -> Option<Usual<'a>> {
         Usual::of(object).filter(|usual| !usual.array.is_readonly())
     }
 
     pub(crate) fn shape(self) -> PyResult<Shape> {
         self.array.shape()
+    }
+
+    pub(crate) fn elements(self) -> usize {
+        self.region.bytes / self.dtype.size()
+    }
+
+    /// Adds how many dimensions it has, and them.
+    pub(crate) fn describe(self, words: &mut Vec<u64>) {
+        self.array.describe(words);
     }
 
     /// Itself, to be read and written; it comes from `writable`.
@@ -269,6 +278,64 @@ impl Lent<'_> {
         work: impl for<'a> FnOnce(Option<ReadSpan<'a>>, Option<WriteSpan<'a>>) -> R,
     ) -> R {
         work(self.input.map(Region::read), self.out.map(Region::write))
+    }
+}
+
+/// Memory of its own for the data of several arrays, one after the other; aligned for every dtype.
+pub(crate) struct Flat {
+    memory: Vec<u64>,
+    /// How many bytes have been written.
+    bytes: usize,
+}
+
+impl Flat {
+    /// Memory for what the arrays have to be read.
+    pub(crate) fn for_inputs(arrays: &[Lent<'_>]) -> PyResult<Flat> {
+        let bytes: usize = arrays.iter().filter_map(|lent| lent.input).map(|input| input.bytes).sum();
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(bytes.div_ceil(size_of::<u64>())).map_err(|_| {
+            PyMemoryError::new_err(format!("no memory for {bytes} bytes of arrays in one piece"))
+        })?;
+        Ok(Flat { memory, bytes: 0 })
+    }
+
+    /// Reads the arrays.
+    pub(crate) fn gather(&mut self, arrays: &[Lent<'_>]) {
+        let room = self.memory.capacity() * size_of::<u64>();
+        self.bytes = 0;
+        for input in arrays.iter().filter_map(|lent| lent.input) {
+            assert!(input.bytes <= room - self.bytes, "more arrays than there was memory asked for");
+            // SAFETY: the input's owner is there while it is lent. This memory is nobody else's and has room for so
+            // many bytes after those that were written.
+            unsafe {
+                let next = self.memory.as_mut_ptr().cast::<u8>().add(self.bytes);
+                std::ptr::copy_nonoverlapping(input.start().as_ptr(), next, input.bytes);
+            }
+            self.bytes += input.bytes;
+        }
+    }
+
+    /// Runs `work` on the data, in place.
+    pub(crate) fn with<R>(&mut self, work: impl for<'a> FnOnce(ReadSpan<'a>, WriteSpan<'a>) -> R) -> R {
+        let start = NonNull::new(self.memory.as_mut_ptr()).unwrap_or(NonNull::dangling()).cast();
+        // SAFETY: the memory is this value's own, borrowed until the spans end, and so much of it has been written.
+        let out = unsafe { WriteSpan::from_raw(start, self.bytes) };
+        work(out.into(), out)
+    }
+
+    /// Writes it to where the same arrays are to be written.
+    pub(crate) fn spread(&self, arrays: &[Lent<'_>]) {
+        let mut start = 0;
+        for out in arrays.iter().filter_map(|lent| lent.out) {
+            assert!(out.bytes <= self.bytes - start, "more arrays than were read");
+            // SAFETY: the output's owner is there while it is lent, and who lent it has checked that it may be written.
+            // So many bytes of this memory, which is nobody else's, have been written.
+            unsafe {
+                let next = self.memory.as_ptr().cast::<u8>().add(start);
+                std::ptr::copy_nonoverlapping(next, out.start().as_ptr(), out.bytes);
+            }
+            start += out.bytes;
+        }
     }
 }
 

@@ -6,14 +6,16 @@
 
 use std::time::Duration;
 
-use isobit::Reduction;
-use isobit_core::{Order, Rank, ReduceOp};
+use isobit::{Call, Communicator as Runtime, Error, Reduction};
+use isobit_core::{Dtype, Order, Rank, ReduceOp};
+use isobit_sys::{ReadSpan, WriteSpan};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::arguments::seconds;
 use crate::buffer::{Shape, Usual};
 use crate::communicator::Communicator;
+use crate::lists::{bundle, call_each, flats, items};
 
 type Outcome<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -90,26 +92,43 @@ pub(crate) fn direct_all_reduce<'py>(
         return not_direct(py);
     };
     let out = out.filter(|out| !out.is_none()).unwrap_or_else(|| tensor.to_owned());
-    let Some(target) = Usual::writable(&out) else { return not_direct(py) };
-    let input = if tensor.is(&out) { Some(target) } else { Usual::of(&tensor) };
-    let Some((input, memory)) = input.and_then(|input| Some((input, input.with_out(target)?))) else {
-        return not_direct(py);
-    };
-    let reduction = Reduction {
-        op,
-        order,
-        dtype: input.dtype,
-        accumulate: None,
-        out_dtype: Some(target.dtype),
-        divisor: None,
-    };
-    communicator.get().session.call(py, &input.shape()?, timeout, |runtime, call| {
-        memory.with(|input, out| match (input, out) {
-            (Some(input), Some(out)) => runtime.all_reduce(input, out, &reduction, call),
-            _ => unreachable!("a pair has both"),
-        })
+    let reduction = |dtype| Reduction { op, order, dtype, accumulate: None, out_dtype: None, divisor: None };
+    if let Some(target) = Usual::writable(out.as_borrowed()) {
+        let input = if tensor.is(&out) { Some(target) } else { Usual::of(tensor) };
+        let Some((input, memory)) = input.and_then(|input| Some((input, input.with_out(target)?))) else {
+            return not_direct(py);
+        };
+        let reduction = Reduction { out_dtype: Some(target.dtype), ..reduction(input.dtype) };
+        communicator.get().session.call(py, &input.shape()?, timeout, |runtime, call| {
+            memory.with(|input, out| match (input, out) {
+                (Some(input), Some(out)) => runtime.all_reduce(input, out, &reduction, call),
+                _ => unreachable!("it has both"),
+            })
+        })?;
+        return Ok(out);
+    }
+    each(communicator, &tensor, &out, timeout, |runtime, input, out, dtype, call| {
+        runtime.all_reduce(input, out, &reduction(dtype), call)
+    })
+}
+
+/// A call on a list of arrays and a list of those to be written, which may be the same.
+fn each<'py>(
+    communicator: &Bound<'py, Communicator>,
+    tensors: &Bound<'py, PyAny>,
+    outs: &Bound<'py, PyAny>,
+    timeout: Option<Duration>,
+    make: impl Send + Fn(&mut Runtime, ReadSpan<'_>, WriteSpan<'_>, Dtype, &mut Call<'_>) -> Result<(), Error>,
+) -> Outcome<'py> {
+    let py = communicator.py();
+    // The lists may change meanwhile: these are ours.
+    let Some((tensors, outs)) = items(tensors).zip(items(outs)) else { return not_direct(py) };
+    let Some(bundles) = bundle(&tensors, &outs) else { return not_direct(py) };
+    let mut flats = flats(&bundles)?;
+    communicator.get().session.call(py, &Shape::POINT, timeout, |runtime, call| {
+        call_each(&bundles, &mut flats, runtime, call, make)
     })?;
-    Ok(out)
+    Ok(outs.to_list().into_any())
 }
 
 /// `Communicator.broadcast`.
@@ -125,8 +144,13 @@ pub(crate) fn direct_broadcast<'py>(
     else {
         return not_direct(py);
     };
-    let Some(buffer) = Usual::writable(&tensor).filter(|_| root < communicator.get().world_size) else {
+    if root >= communicator.get().world_size {
         return not_direct(py);
+    }
+    let Some(buffer) = Usual::writable(tensor) else {
+        return each(communicator, &tensor, &tensor, timeout, |runtime, _, buffer, dtype, call| {
+            runtime.broadcast(buffer, dtype, root, call)
+        });
     };
     let memory = buffer.in_place();
     communicator.get().session.call(py, &buffer.shape()?, timeout, |runtime, call| {

@@ -16,6 +16,7 @@ mod explain;
 mod flight;
 mod guard;
 mod joining;
+mod lists;
 mod raw;
 mod session;
 mod work;
@@ -37,6 +38,8 @@ mod _native {
     use crate::flight::{FlightRecorder, dump_flight_recorders};
     #[pymodule_export]
     use crate::guard::forked;
+    #[pymodule_export]
+    use crate::lists::division_of;
     #[pymodule_export]
     use crate::work::Work;
 

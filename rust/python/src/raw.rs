@@ -42,7 +42,7 @@ pub(crate) struct NumpyArray<'a>(&'a Fields);
 impl<'a> NumpyArray<'a> {
     /// `object`, if it is one, and the fields are where they should be.
     #[inline]
-    pub(crate) fn of(object: &'a Bound<'_, PyAny>) -> Option<NumpyArray<'a>> {
+    pub(crate) fn of(object: Borrowed<'a, '_, PyAny>) -> Option<NumpyArray<'a>> {
         static NDARRAY: PyOnceLock<Option<Py<PyType>>> = PyOnceLock::new();
         let py = object.py();
         let ndarray = NDARRAY.get_or_init(py, || believed(py).unwrap_or(None)).as_ref()?;
@@ -77,6 +77,12 @@ impl<'a> NumpyArray<'a> {
         Shape::from_slice(self.dimensions())
     }
 
+    /// Adds how many dimensions it has, and them.
+    pub(crate) fn describe(self, words: &mut Vec<u64>) {
+        words.push(self.dimensions().len() as u64);
+        words.extend_from_slice(self.dimensions());
+    }
+
     pub(crate) fn is_of_shape(self, other: NumpyArray<'_>) -> bool {
         self.dimensions() == other.dimensions()
     }
@@ -89,7 +95,7 @@ impl<'a> NumpyArray<'a> {
     }
 }
 
-fn fields<'a>(array: &'a Bound<'_, PyAny>) -> Option<&'a Fields> {
+fn fields<'a>(array: Borrowed<'a, '_, PyAny>) -> Option<&'a Fields> {
     // SAFETY: the callers have seen that it is an array of numpy's own class, whose instances `believed` has found to
     // be as large as this and of this layout. All fields are plain numbers and pointers, and the array lives.
     unsafe { array.as_ptr().cast::<Fields>().as_ref() }
@@ -128,7 +134,7 @@ fn believed(py: Python<'_>) -> PyResult<Option<Py<PyType>>> {
 }
 
 fn is_as_expected(array: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let Some(fields) = fields(array) else { return Ok(false) };
+    let Some(fields) = fields(array.as_borrowed()) else { return Ok(false) };
     let shape: Vec<u64> = array.getattr("shape")?.extract()?;
     let flags: c_int = array.getattr("flags")?.getattr("num")?.extract()?;
     let (address, _): (usize, bool) = array.getattr("__array_interface__")?.get_item("data")?.extract()?;
