@@ -72,6 +72,27 @@ def test_an_array_of_any_dtype_and_shape_goes_the_short_way(
     assert _native.direct_broadcast(native, (tensor,), {"root": 0}) is tensor
 
 
+def test_every_call_of_one_array_goes_the_short_way(native: _native.Communicator) -> None:
+    tensor = np.arange(6, dtype=np.float32).reshape(3, 2)
+    assert _native.direct_reduce(native, (tensor,), {"root": 0}) is tensor
+    for direct in (_native.direct_all_gather, _native.direct_reduce_scatter, _native.direct_all_to_all):
+        found = direct(native, (tensor,), {})
+        assert found is not tensor
+        assert (found.shape, found.dtype, found.tobytes()) == (tensor.shape, tensor.dtype, tensor.tobytes())
+        out = np.zeros_like(tensor)
+        assert direct(native, (tensor,), {"out": out}) is out
+        assert out.tobytes() == tensor.tobytes()
+        for unusual in (out[:2], out.reshape(-1), out[:, ::2], out.tolist(), READONLY):
+            assert direct(native, (tensor, unusual), {}) is NotImplemented
+        assert direct(native, (tensor.T,), {}) is NotImplemented
+        assert direct(native, (tensor,), {"counts": [3]}) is NotImplemented
+    assert _native.direct_all_gather(native, (np.array(3.5),), {}).tolist() == [3.5]
+    for direct in (_native.direct_reduce_scatter, _native.direct_all_to_all):
+        assert direct(native, (np.array(3.5),), {}) is NotImplemented
+    assert _native.direct_all_to_all(native, (tensor, tensor), {}) is NotImplemented
+    assert _native.direct_reduce(native, (tensor,), {"root": 1}) is NotImplemented
+
+
 @pytest.mark.parametrize("kind", UNUSUAL)
 def test_an_unusual_array_is_left_to_the_method(native: _native.Communicator, kind: str) -> None:
     for arguments in [(UNUSUAL[kind],), (DENSE, UNUSUAL[kind])]:

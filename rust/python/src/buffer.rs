@@ -6,7 +6,6 @@
 //! memory are made here and end here.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -20,6 +19,7 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
+use crate::dtypes::{dtype_of_format, dtype_of_typestr, foreign_dtype, known_dtype, unsupported};
 use crate::raw::NumpyArray;
 
 pyo3::create_exception!(
@@ -57,6 +57,21 @@ impl Shape {
                 "{len} dimensions: at most {DIMENSIONS_MAX} are supported"
             ))),
         }
+    }
+
+    /// How many rows an array of it has; one of no dimension counts as one row.
+    pub(crate) fn rows(&self) -> u64 {
+        self.as_slice().first().copied().unwrap_or(1)
+    }
+
+    /// The shape of as many rows of the same kind.
+    pub(crate) fn with_rows(&self, rows: u64) -> Shape {
+        let mut shape = self.clone();
+        match &mut shape {
+            Shape::Few { dimensions, len } => (dimensions[0], *len) = (rows, (*len).max(1)),
+            Shape::Many(dimensions) => dimensions[0] = rows,
+        }
+        shape
     }
 
     pub(crate) fn as_slice(&self) -> &[u64] {
@@ -224,11 +239,25 @@ impl<'a> Usual<'a> {
         Lent { input: Some(self.region), out: Some(self.region), owners: PhantomData }
     }
 
-    /// Itself to be read, and another of its shape, which comes from `writable`, to be written.
+    /// Itself, to be read.
+    pub(crate) fn to_read(self) -> Lent<'a> {
+        Lent { input: Some(self.region), out: None, owners: PhantomData }
+    }
+
+    /// Itself to be read, and another, which comes from `writable`, to be written: the same or one apart.
     pub(crate) fn with_out(self, out: Usual<'a>) -> Option<Lent<'a>> {
-        let fit =
-            self.array.is_of_shape(out.array) && self.region.goes_with(out.region, self.dtype == out.dtype);
+        let fit = self.region.goes_with(out.region, self.dtype == out.dtype);
         fit.then_some(Lent { input: Some(self.region), out: Some(out.region), owners: PhantomData })
+    }
+
+    /// As `with_out`, for two that can't be the same.
+    pub(crate) fn with_out_apart(self, out: Usual<'a>) -> Option<Lent<'a>> {
+        self.with_out(out).filter(|_| self.region.goes_with(out.region, false))
+    }
+
+    /// As `with_out`, for two of one shape.
+    pub(crate) fn with_out_alike(self, out: Usual<'a>) -> Option<Lent<'a>> {
+        self.with_out(out).filter(|_| self.array.is_of_shape(out.array))
     }
 }
 
@@ -278,6 +307,15 @@ impl Lent<'_> {
         work: impl for<'a> FnOnce(Option<ReadSpan<'a>>, Option<WriteSpan<'a>>) -> R,
     ) -> R {
         work(self.input.map(Region::read), self.out.map(Region::write))
+    }
+
+    /// As `with`, where there is something to read and something to write.
+    #[inline]
+    pub(crate) fn with_both<R>(&self, work: impl for<'a> FnOnce(ReadSpan<'a>, WriteSpan<'a>) -> R) -> R {
+        self.with(|input, out| match (input, out) {
+            (Some(input), Some(out)) => work(input, out),
+            _ => unreachable!("both were lent"),
+        })
     }
 }
 
@@ -387,95 +425,6 @@ fn ndarray(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 fn is_mapped(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     static MEMMAP: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     object.is_instance(MEMMAP.import(object.py(), "numpy", "memmap")?)
-}
-
-/// The dtypes of ml_dtypes, whose arrays export no buffer.
-const FOREIGN: [(&str, Dtype); 3] =
-    [("bfloat16", Dtype::Bf16), ("float8_e4m3fn", Dtype::F8E4m3fn), ("float8_e5m2", Dtype::F8E5m2)];
-
-/// numpy's objects for them, once seen.
-static FOREIGN_SEEN: [PyOnceLock<Py<PyAny>>; FOREIGN.len()] = [const { PyOnceLock::new() }; FOREIGN.len()];
-
-/// numpy's objects for its own.
-static OWN: PyOnceLock<Vec<(Py<PyAny>, Dtype)>> = PyOnceLock::new();
-
-/// The dtype whose object has that address.
-fn known_dtype(py: Python<'_>, address: usize) -> Option<Dtype> {
-    let own = OWN.get_or_init(py, || own_dtypes(py).unwrap_or_default());
-    if let Some((_, dtype)) = own.iter().find(|(object, _)| object.as_ptr().addr() == address) {
-        return Some(*dtype);
-    }
-    let mut foreign = FOREIGN.iter().zip(&FOREIGN_SEEN);
-    let found = foreign.find(|(_, seen)| seen.get(py).is_some_and(|seen| seen.as_ptr().addr() == address))?;
-    Some(found.0.1)
-}
-
-fn own_dtypes(py: Python<'_>) -> PyResult<Vec<(Py<PyAny>, Dtype)>> {
-    let of_name = py.import("numpy")?.getattr("dtype")?;
-    let mut found = Vec::new();
-    for typestr in ["<f4", "<f8", "<f2", "<i8", "<i4", "<i2", "|i1", "<u8", "<u4", "<u2", "|u1", "|b1"] {
-        let object = of_name.call1((typestr,))?;
-        found.extend(dtype_of_typestr(typestr).map(|dtype| (object.unbind(), dtype)));
-    }
-    Ok(found)
-}
-
-fn foreign_dtype(name: &str, array: &Bound<'_, PyAny>) -> PyResult<Dtype> {
-    let py = array.py();
-    let own = array.getattr(intern!(py, "dtype"))?;
-    let own_name = own.getattr(intern!(py, "name"))?.extract::<PyBackedStr>()?;
-    let found = FOREIGN.iter().zip(&FOREIGN_SEEN).find(|((foreign, _), _)| **foreign == *own_name);
-    let ((_, dtype), seen) = found.ok_or_else(|| unsupported(name, &own_name))?;
-    seen.get_or_init(py, || own.unbind());
-    Ok(*dtype)
-}
-
-fn dtype_of_format(format: &CStr, item_size: usize) -> Option<Dtype> {
-    let letter = match format.to_bytes() {
-        [letter] | [b'<' | b'=' | b'@' | b'|', letter] => *letter,
-        _ => return None,
-    };
-    let kind = match letter {
-        b'e' | b'f' | b'd' => b'f',
-        b'b' | b'h' | b'i' | b'l' | b'q' | b'n' => b'i',
-        b'B' | b'H' | b'I' | b'L' | b'Q' | b'N' => b'u',
-        b'?' => b'b',
-        _ => return None,
-    };
-    dtype_of_kind(kind, item_size)
-}
-
-fn dtype_of_typestr(typestr: &str) -> Option<Dtype> {
-    match typestr.as_bytes() {
-        [b'<' | b'|', kind, size @ b'1'..=b'8'] => dtype_of_kind(*kind, usize::from(size - b'0')),
-        _ => None,
-    }
-}
-
-fn dtype_of_kind(kind: u8, item_size: usize) -> Option<Dtype> {
-    Some(match (kind, item_size) {
-        (b'f', 2) => Dtype::F16,
-        (b'f', 4) => Dtype::F32,
-        (b'f', 8) => Dtype::F64,
-        (b'i', 1) => Dtype::I8,
-        (b'i', 2) => Dtype::I16,
-        (b'i', 4) => Dtype::I32,
-        (b'i', 8) => Dtype::I64,
-        (b'u', 1) => Dtype::U8,
-        (b'u', 2) => Dtype::U16,
-        (b'u', 4) => Dtype::U32,
-        (b'u', 8) => Dtype::U64,
-        (b'b', 1) => Dtype::Bool,
-        _ => return None,
-    })
-}
-
-fn unsupported(name: &str, dtype: &str) -> PyErr {
-    let supported: Vec<&str> = Dtype::ALL.into_iter().map(Dtype::name).collect();
-    PyTypeError::new_err(format!(
-        "{name} has elements of type {dtype:?}; supported, in little-endian byte order: {}",
-        supported.join(", ")
-    ))
 }
 
 fn not_an_array(name: &str, object: &Bound<'_, PyAny>) -> PyErr {

@@ -19,7 +19,7 @@ use crate::{explain, joining};
 pub(crate) struct Communicator {
     pub(crate) session: Session,
     #[pyo3(get)]
-    rank: Rank,
+    pub(crate) rank: Rank,
     #[pyo3(get)]
     pub(crate) world_size: u32,
     #[pyo3(get)]

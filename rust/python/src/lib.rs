@@ -11,6 +11,7 @@ mod arrays;
 mod buffer;
 mod communicator;
 mod direct;
+mod dtypes;
 mod errors;
 mod explain;
 mod flight;
@@ -33,7 +34,10 @@ mod _native {
     #[pymodule_export]
     use crate::communicator::Communicator;
     #[pymodule_export]
-    use crate::direct::{direct_all_reduce, direct_barrier, direct_broadcast};
+    use crate::direct::{
+        direct_all_gather, direct_all_reduce, direct_all_to_all, direct_barrier, direct_broadcast,
+        direct_reduce, direct_reduce_scatter,
+    };
     #[pymodule_export]
     use crate::flight::{FlightRecorder, dump_flight_recorders};
     #[pymodule_export]

@@ -46,7 +46,7 @@ pub(crate) fn bundle<'a>(
             bundles.len() - 1
         });
         let bundle = &mut bundles[place];
-        bundle.lent.push(input.with_out(target)?);
+        bundle.lent.push(input.with_out_alike(target)?);
         bundle.elements += input.elements();
         input.describe(&mut bundle.shapes);
     }
