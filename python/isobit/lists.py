@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from isobit._native import Work as NativeWork
+from isobit._native import division
 from isobit.arrays import check_out, dense
 from isobit.blocks import check_shape
 from isobit.tensors import Array, as_array, note_written
@@ -73,7 +74,7 @@ def each(
         flat = np.concatenate([dense("tensor", arrays[i]).reshape(-1) for i in members])
         to = own if dtype is None else dtype
         memory = flat if joined is None and to == own else np.empty(copies * flat.size, to)
-        work = native(flat, memory, _digest(flat.size, [arrays[i].shape for i in members]))
+        work = native(flat, memory, _division(flat.size, [arrays[i].shape for i in members]))
         if work is not None:
             works.append(work)
         pending.append((memory, members))
@@ -98,10 +99,5 @@ def _dtype(given: Any) -> Any:
     return given.dtype if isinstance(given, np.ndarray) else None
 
 
-def _digest(size: int, shapes: list[tuple[int, ...]]) -> list[int]:
-    """What the ranks must agree on: how many elements, and a digest of how they are divided."""
-    import hashlib
-
-    words = np.array([word for shape in shapes for word in (len(shape), *shape)], "<i8")
-    digest = hashlib.blake2b(words.tobytes(), digest_size=8).digest()
-    return [size, len(shapes), int.from_bytes(digest, "little")]
+def _division(size: int, shapes: list[tuple[int, ...]]) -> list[int]:
+    return division(size, len(shapes), [word for shape in shapes for word in (len(shape), *shape)])

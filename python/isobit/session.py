@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 
 from isobit import _native
 from isobit.errors import Error
@@ -47,15 +47,27 @@ class Session:
 
 
 def collective(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Has a method that every rank calls tell the others if it fails here alone, so that nobody waits in vain."""
+    """Has a method that every rank calls tell the others if it fails here alone, so that nobody waits in vain.
+
+    Where the native layer has the method too, it is asked first, and the method itself has what it leaves: a call on
+    numpy arrays that lie as they should is over before Python has looked at it.
+    """
     name = method.__name__
+    direct: Callable[..., Any] = getattr(_native, f"direct_{name}", _never)
 
     @functools.wraps(method)
     def told(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            result: R = direct(self._native, args, kwargs)
+            if result is not NotImplemented:
+                return result
             return method(self, *args, **kwargs)
         except BaseException as error:
             self._refuse(name, error)
             raise
 
     return told
+
+
+def _never(*_: object) -> object:
+    return NotImplemented

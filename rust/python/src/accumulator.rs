@@ -48,7 +48,7 @@ impl Accumulator {
         let mut in_use = self.runtime.in_use(py)?;
         let runtime = in_use.get();
         let result =
-            py.detach(|| held.with(|input, _| runtime.add(leaf, input.expect("the leaf was passed"))));
+            py.detach(|| held.lend().with(|input, _| runtime.add(leaf, input.expect("the leaf was passed"))));
         result.map_err(|error| exception(py, &error, None))
     }
 }

@@ -18,7 +18,7 @@ pub(crate) fn out_array(object: &Bound<'_, PyAny>) -> PyResult<Array> {
 
 /// The shape that the ranks must agree on.
 pub(crate) fn shape_of(given: Vec<u64>) -> PyResult<Shape> {
-    Shape::from_dimensions(given.into_iter())
+    Shape::from_slice(&given)
 }
 
 /// Input and output of one shape; one array where they are one object.
@@ -33,12 +33,12 @@ pub(crate) struct Pair {
 pub(crate) fn pair(tensor: &Bound<'_, PyAny>, out: Option<&Bound<'_, PyAny>>) -> PyResult<Pair> {
     if out.is_some_and(|out| tensor.is(out)) {
         let array = Array::get_mut("tensor", tensor)?;
-        let (shape, dtype) = (array.shape, array.dtype);
+        let (shape, dtype) = (array.shape.clone(), array.dtype);
         return Ok(Pair { held: Held::in_place(array), shape, dtype, out_dtype: Some(dtype) });
     }
     let input = input_array(tensor)?;
     let out = out.map(out_array).transpose()?;
-    let (shape, dtype, out_dtype) = (input.shape, input.dtype, out.as_ref().map(|out| out.dtype));
+    let (shape, dtype, out_dtype) = (input.shape.clone(), input.dtype, out.as_ref().map(|out| out.dtype));
     if let Some(out) = out.as_ref().filter(|out| out.shape.as_slice() != shape.as_slice()) {
         return Err(PyValueError::new_err(format!(
             "out has shape {:?}, tensor has {:?}: they must be equal",

@@ -1,22 +1,26 @@
 //! Arrays: address, length, dtype and shape of what a caller passes.
 //!
-//! The buffer protocol where there is one, else `__array_interface__`: numpy refuses a buffer for
-//! the dtypes of ml_dtypes and for arrays of no dimension. This is the only file outside
-//! `rust/sys` with `unsafe` in it: the spans over an array's memory are made here and end here.
+//! The fields of a numpy array where they are known, else the buffer protocol where there is one, else
+//! `__array_interface__`: numpy refuses a buffer for the dtypes of ml_dtypes and for arrays of no dimension.
+//! With raw.rs this is the only file outside `rust/sys` with `unsafe` in it: the spans over an array's
+//! memory are made here and end here.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use isobit_core::Dtype;
 use isobit_sys::{ReadSpan, WriteSpan};
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+
+use crate::dtypes::{dtype_of_format, dtype_of_typestr, foreign_dtype, known_dtype, unsupported};
+use crate::raw::NumpyArray;
 
 pyo3::create_exception!(
     _native,
@@ -28,28 +32,53 @@ pyo3::create_exception!(
 /// numpy's limit on dimensions.
 const DIMENSIONS_MAX: usize = 64;
 
+/// How many dimensions need no allocation.
+const DIMENSIONS_FEW: usize = 6;
+
 /// The dimensions of an array.
-#[derive(Clone, Copy)]
-pub(crate) struct Shape {
-    dimensions: [u64; DIMENSIONS_MAX],
-    len: usize,
+#[derive(Clone)]
+pub(crate) enum Shape {
+    Few { dimensions: [u64; DIMENSIONS_FEW], len: usize },
+    Many(Box<[u64]>),
 }
 
 impl Shape {
-    pub(crate) fn from_dimensions(given: impl ExactSizeIterator<Item = u64>) -> PyResult<Shape> {
-        let len = given.len();
-        if len > DIMENSIONS_MAX {
-            return Err(PyValueError::new_err(format!(
+    pub(crate) const POINT: Shape = Shape::Few { dimensions: [0; DIMENSIONS_FEW], len: 0 };
+
+    pub(crate) fn from_slice(given: &[u64]) -> PyResult<Shape> {
+        match given.len() {
+            len @ 0..=DIMENSIONS_FEW => {
+                let mut dimensions = [0; DIMENSIONS_FEW];
+                dimensions.iter_mut().zip(given).for_each(|(slot, &dimension)| *slot = dimension);
+                Ok(Shape::Few { dimensions, len })
+            }
+            ..=DIMENSIONS_MAX => Ok(Shape::Many(given.into())),
+            len => Err(PyValueError::new_err(format!(
                 "{len} dimensions: at most {DIMENSIONS_MAX} are supported"
-            )));
+            ))),
         }
-        let mut dimensions = [0; DIMENSIONS_MAX];
-        dimensions.iter_mut().zip(given).for_each(|(slot, dimension)| *slot = dimension);
-        Ok(Shape { dimensions, len })
+    }
+
+    /// How many rows an array of it has; one of no dimension counts as one row.
+    pub(crate) fn rows(&self) -> u64 {
+        self.as_slice().first().copied().unwrap_or(1)
+    }
+
+    /// The shape of as many rows of the same kind.
+    pub(crate) fn with_rows(&self, rows: u64) -> Shape {
+        let mut shape = self.clone();
+        match &mut shape {
+            Shape::Few { dimensions, len } => (dimensions[0], *len) = (rows, (*len).max(1)),
+            Shape::Many(dimensions) => dimensions[0] = rows,
+        }
+        shape
     }
 
     pub(crate) fn as_slice(&self) -> &[u64] {
-        &self.dimensions[..self.len]
+        match self {
+            Shape::Few { dimensions, len } => &dimensions[..*len],
+            Shape::Many(dimensions) => dimensions,
+        }
     }
 }
 
@@ -57,14 +86,13 @@ impl Shape {
 enum Hold {
     /// An export; the array can't be resized while it lives.
     Buffer { _export: PyUntypedBuffer },
-    /// A numpy array, whose memory lives as long as it does.
-    Interface { _owner: Py<PyAny> },
+    /// A numpy array, whose memory lives as long as it does; numpy resizes none that others refer to.
+    Numpy { _owner: Py<PyAny> },
 }
 
 /// The dense memory of one array, which stays valid while this lives.
 pub(crate) struct Array {
-    address: usize,
-    bytes: usize,
+    region: Region,
     readonly: bool,
     pub(crate) dtype: Dtype,
     pub(crate) shape: Shape,
@@ -74,8 +102,14 @@ pub(crate) struct Array {
 impl Array {
     /// The array behind `object`; `name` is the argument's, for messages.
     pub(crate) fn get(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Array> {
-        if is_foreign(object)? {
-            return Array::from_interface(name, object);
+        if let Some(usual) = Usual::of(object.as_borrowed()) {
+            return Ok(Array {
+                region: usual.region,
+                readonly: usual.array.is_readonly(),
+                dtype: usual.dtype,
+                shape: usual.shape()?,
+                _hold: Hold::Numpy { _owner: object.clone().unbind() },
+            });
         }
         // Memory of a mapped file can vanish: the Python layer has the kernel copy it.
         if !object.is_exact_instance(ndarray(object.py())?) && is_mapped(object)? {
@@ -107,11 +141,12 @@ impl Array {
         Array::checked(
             name,
             Array {
-                address: buffer.buf_ptr().addr(),
-                bytes: buffer.len_bytes(),
+                region: Region { address: buffer.buf_ptr().addr(), bytes: buffer.len_bytes() },
                 readonly: buffer.readonly(),
                 dtype,
-                shape: Shape::from_dimensions(buffer.shape().iter().map(|&dimension| dimension as u64))?,
+                shape: Shape::from_slice(
+                    &buffer.shape().iter().map(|&length| length as u64).collect::<Vec<_>>(),
+                )?,
                 _hold: Hold::Buffer { _export: buffer },
             },
         )
@@ -150,27 +185,79 @@ impl Array {
         let bytes = count
             .and_then(|count| count.checked_mul(dtype.size()))
             .ok_or_else(|| not_an_array(name, object))?;
-        let shape = Shape::from_dimensions(dimensions.into_iter())?;
-        let hold = Hold::Interface { _owner: object.clone().unbind() };
-        Array::checked(name, Array { address, bytes, readonly, dtype, shape, _hold: hold })
+        let shape = Shape::from_slice(&dimensions)?;
+        let hold = Hold::Numpy { _owner: object.clone().unbind() };
+        Array::checked(name, Array { region: Region { address, bytes }, readonly, dtype, shape, _hold: hold })
     }
 
     fn checked(name: &str, array: Array) -> PyResult<Array> {
-        match array.address % array.dtype.size() {
+        match array.region.address % array.dtype.size() {
             0 => Ok(array),
             _ => Err(NeedsCopy::new_err(name.to_owned())),
         }
     }
+}
 
-    /// Fails unless the two are the same memory, element for element, or have none in common.
-    pub(crate) fn check_apart(&self, out: &Array) -> PyResult<()> {
-        let same = self.address == out.address && self.bytes == out.bytes && self.dtype == out.dtype;
-        let apart = self.address + self.bytes <= out.address || out.address + out.bytes <= self.address;
-        if same || apart { Ok(()) } else { Err(NeedsCopy::new_err("out")) }
+/// An array of numpy's own class that can be used as it lies, for a call that ends before the array does.
+#[derive(Clone, Copy)]
+pub(crate) struct Usual<'a> {
+    array: NumpyArray<'a>,
+    region: Region,
+    pub(crate) dtype: Dtype,
+}
+
+impl<'a> Usual<'a> {
+    /// `object`, if it is one.
+    pub(crate) fn of(object: Borrowed<'a, '_, PyAny>) -> Option<Usual<'a>> {
+        let array = NumpyArray::of(object)?;
+        let dtype = known_dtype(object.py(), array.dtype())?;
+        let region = Region { address: array.address(), bytes: array.elements() * dtype.size() };
+        let usable = array.is_dense() && region.address.is_multiple_of(dtype.size());
+        usable.then_some(Usual { array, region, dtype })
     }
 
-    fn region(&self) -> Region {
-        Region { address: self.address, bytes: self.bytes }
+    /// `object`, if it is one that can be written to.
+    pub(crate) fn writable(object: Borrowed<'a, '_, PyAny>) -> Option<Usual<'a>> {
+        Usual::of(object).filter(|usual| !usual.array.is_readonly())
+    }
+
+    pub(crate) fn shape(self) -> PyResult<Shape> {
+        self.array.shape()
+    }
+
+    pub(crate) fn elements(self) -> usize {
+        self.region.bytes / self.dtype.size()
+    }
+
+    /// Adds how many dimensions it has, and them.
+    pub(crate) fn describe(self, words: &mut Vec<u64>) {
+        self.array.describe(words);
+    }
+
+    /// Itself, to be read and written; it comes from `writable`.
+    pub(crate) fn in_place(self) -> Lent<'a> {
+        Lent { input: Some(self.region), out: Some(self.region), owners: PhantomData }
+    }
+
+    /// Itself, to be read.
+    pub(crate) fn to_read(self) -> Lent<'a> {
+        Lent { input: Some(self.region), out: None, owners: PhantomData }
+    }
+
+    /// Itself to be read, and another, which comes from `writable`, to be written: the same or one apart.
+    pub(crate) fn with_out(self, out: Usual<'a>) -> Option<Lent<'a>> {
+        let fit = self.region.goes_with(out.region, self.dtype == out.dtype);
+        fit.then_some(Lent { input: Some(self.region), out: Some(out.region), owners: PhantomData })
+    }
+
+    /// As `with_out`, for two that can't be the same.
+    pub(crate) fn with_out_apart(self, out: Usual<'a>) -> Option<Lent<'a>> {
+        self.with_out(out).filter(|_| self.region.goes_with(out.region, false))
+    }
+
+    /// As `with_out`, for two of one shape.
+    pub(crate) fn with_out_alike(self, out: Usual<'a>) -> Option<Lent<'a>> {
+        self.with_out(out).filter(|_| self.array.is_of_shape(out.array))
     }
 }
 
@@ -182,20 +269,111 @@ struct Region {
 }
 
 impl Region {
+    /// Whether the two are the same memory, element for element, or have none in common.
+    fn goes_with(self, out: Region, same_dtype: bool) -> bool {
+        let same = self.address == out.address && self.bytes == out.bytes && same_dtype;
+        same || self.address + self.bytes <= out.address || out.address + out.bytes <= self.address
+    }
+
     fn start(self) -> NonNull<u8> {
         NonNull::new(std::ptr::with_exposed_provenance_mut(self.address)).unwrap_or(NonNull::dangling())
     }
 
     fn read<'a>(self) -> ReadSpan<'a> {
-        // SAFETY: only `Held::with` calls this, for spans that end before the arrays do, which
+        // SAFETY: only `Lent::with` calls this, for spans that end before the arrays do, which
         // hold their memory. Another Python thread that writes to the array during the call
         // breaks the documented rule of every collective library, as it would for numpy.
         unsafe { ReadSpan::from_raw(self.start(), self.bytes) }
     }
 
     fn write<'a>(self) -> WriteSpan<'a> {
-        // SAFETY: as in `read`; `get_mut` has checked that the memory may be written.
+        // SAFETY: as in `read`; who made the `Lent` has checked that the memory may be written.
         unsafe { WriteSpan::from_raw(self.start(), self.bytes) }
+    }
+}
+
+/// The memory that one call reads and writes, while its owners are there.
+pub(crate) struct Lent<'a> {
+    input: Option<Region>,
+    out: Option<Region>,
+    owners: PhantomData<&'a Array>,
+}
+
+impl Lent<'_> {
+    /// Runs `work` on the memory.
+    #[inline]
+    pub(crate) fn with<R>(
+        &self,
+        work: impl for<'a> FnOnce(Option<ReadSpan<'a>>, Option<WriteSpan<'a>>) -> R,
+    ) -> R {
+        work(self.input.map(Region::read), self.out.map(Region::write))
+    }
+
+    /// As `with`, where there is something to read and something to write.
+    #[inline]
+    pub(crate) fn with_both<R>(&self, work: impl for<'a> FnOnce(ReadSpan<'a>, WriteSpan<'a>) -> R) -> R {
+        self.with(|input, out| match (input, out) {
+            (Some(input), Some(out)) => work(input, out),
+            _ => unreachable!("both were lent"),
+        })
+    }
+}
+
+/// Memory of its own for the data of several arrays, one after the other; aligned for every dtype.
+pub(crate) struct Flat {
+    memory: Vec<u64>,
+    /// How many bytes have been written.
+    bytes: usize,
+}
+
+impl Flat {
+    /// Memory for what the arrays have to be read.
+    pub(crate) fn for_inputs(arrays: &[Lent<'_>]) -> PyResult<Flat> {
+        let bytes: usize = arrays.iter().filter_map(|lent| lent.input).map(|input| input.bytes).sum();
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(bytes.div_ceil(size_of::<u64>())).map_err(|_| {
+            PyMemoryError::new_err(format!("no memory for {bytes} bytes of arrays in one piece"))
+        })?;
+        Ok(Flat { memory, bytes: 0 })
+    }
+
+    /// Reads the arrays.
+    pub(crate) fn gather(&mut self, arrays: &[Lent<'_>]) {
+        let room = self.memory.capacity() * size_of::<u64>();
+        self.bytes = 0;
+        for input in arrays.iter().filter_map(|lent| lent.input) {
+            assert!(input.bytes <= room - self.bytes, "more arrays than there was memory asked for");
+            // SAFETY: the input's owner is there while it is lent. This memory is nobody else's and has room for so
+            // many bytes after those that were written.
+            unsafe {
+                let next = self.memory.as_mut_ptr().cast::<u8>().add(self.bytes);
+                std::ptr::copy_nonoverlapping(input.start().as_ptr(), next, input.bytes);
+            }
+            self.bytes += input.bytes;
+        }
+    }
+
+    /// Runs `work` on the data, in place.
+    pub(crate) fn with<R>(&mut self, work: impl for<'a> FnOnce(ReadSpan<'a>, WriteSpan<'a>) -> R) -> R {
+        let start = NonNull::new(self.memory.as_mut_ptr()).unwrap_or(NonNull::dangling()).cast();
+        // SAFETY: the memory is this value's own, borrowed until the spans end, and so much of it has been written.
+        let out = unsafe { WriteSpan::from_raw(start, self.bytes) };
+        work(out.into(), out)
+    }
+
+    /// Writes it to where the same arrays are to be written.
+    pub(crate) fn spread(&self, arrays: &[Lent<'_>]) {
+        let mut start = 0;
+        for out in arrays.iter().filter_map(|lent| lent.out) {
+            assert!(out.bytes <= self.bytes - start, "more arrays than were read");
+            // SAFETY: the output's owner is there while it is lent, and who lent it has checked that it may be written.
+            // So many bytes of this memory, which is nobody else's, have been written.
+            unsafe {
+                let next = self.memory.as_ptr().cast::<u8>().add(start);
+                std::ptr::copy_nonoverlapping(next, out.start().as_ptr(), out.bytes);
+            }
+            start += out.bytes;
+        }
     }
 }
 
@@ -209,15 +387,17 @@ pub(crate) struct Held {
 impl Held {
     /// What a call reads and what it writes. `out` comes from `get_mut`.
     pub(crate) fn new(input: Option<Array>, out: Option<Array>) -> PyResult<Held> {
-        if let (Some(input), Some(out)) = (&input, &out) {
-            input.check_apart(out)?;
+        if let (Some(input), Some(out)) = (&input, &out)
+            && !input.region.goes_with(out.region, input.dtype == out.dtype)
+        {
+            return Err(NeedsCopy::new_err("out"));
         }
         Ok(Held { input, out, in_place: false })
     }
 
     /// As `new`, for a call whose input and output can't be the same memory.
     pub(crate) fn apart(input: Array, out: Array) -> PyResult<Held> {
-        if input.address == out.address && input.bytes > 0 {
+        if input.region.address == out.region.address && input.region.bytes > 0 {
             return Err(NeedsCopy::new_err("out"));
         }
         Held::new(Some(input), Some(out))
@@ -228,15 +408,12 @@ impl Held {
         Held { input: Some(array), out: None, in_place: true }
     }
 
-    /// Runs `work` on the arrays' memory.
-    pub(crate) fn with<R>(
-        &self,
-        work: impl for<'a> FnOnce(Option<ReadSpan<'a>>, Option<WriteSpan<'a>>) -> R,
-    ) -> R {
+    /// Their memory.
+    pub(crate) fn lend(&self) -> Lent<'_> {
         let out = if self.in_place { &self.input } else { &self.out };
         assert!(out.as_ref().is_none_or(|array| !array.readonly), "an output array was not checked");
-        let read = self.input.as_ref().map(|array| array.region().read());
-        work(read, out.as_ref().map(|array| array.region().write()))
+        let region = |array: &Option<Array>| array.as_ref().map(|array| array.region);
+        Lent { input: region(&self.input), out: region(out), owners: PhantomData }
     }
 }
 
@@ -248,80 +425,6 @@ fn ndarray(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 fn is_mapped(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     static MEMMAP: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     object.is_instance(MEMMAP.import(object.py(), "numpy", "memmap")?)
-}
-
-/// The dtypes of ml_dtypes, whose arrays export no buffer.
-const FOREIGN: [(&str, Dtype); 3] =
-    [("bfloat16", Dtype::Bf16), ("float8_e4m3fn", Dtype::F8E4m3fn), ("float8_e5m2", Dtype::F8E5m2)];
-
-/// numpy's objects for them, once seen: numpy takes microseconds to refuse a buffer, so don't ask.
-static FOREIGN_SEEN: [PyOnceLock<Py<PyAny>>; FOREIGN.len()] = [const { PyOnceLock::new() }; FOREIGN.len()];
-
-fn is_foreign(object: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = object.py();
-    if FOREIGN_SEEN.iter().all(|seen| seen.get(py).is_none()) || !object.is_exact_instance(ndarray(py)?) {
-        return Ok(false);
-    }
-    let dtype = object.getattr(intern!(py, "dtype"))?;
-    Ok(FOREIGN_SEEN.iter().any(|seen| seen.get(py).is_some_and(|seen| seen.is(&dtype))))
-}
-
-fn foreign_dtype(name: &str, array: &Bound<'_, PyAny>) -> PyResult<Dtype> {
-    let py = array.py();
-    let own = array.getattr(intern!(py, "dtype"))?;
-    let own_name = own.getattr(intern!(py, "name"))?.extract::<PyBackedStr>()?;
-    let found = FOREIGN.iter().zip(&FOREIGN_SEEN).find(|((foreign, _), _)| **foreign == *own_name);
-    let ((_, dtype), seen) = found.ok_or_else(|| unsupported(name, &own_name))?;
-    seen.get_or_init(py, || own.unbind());
-    Ok(*dtype)
-}
-
-fn dtype_of_format(format: &CStr, item_size: usize) -> Option<Dtype> {
-    let letter = match format.to_bytes() {
-        [letter] | [b'<' | b'=' | b'@' | b'|', letter] => *letter,
-        _ => return None,
-    };
-    let kind = match letter {
-        b'e' | b'f' | b'd' => b'f',
-        b'b' | b'h' | b'i' | b'l' | b'q' | b'n' => b'i',
-        b'B' | b'H' | b'I' | b'L' | b'Q' | b'N' => b'u',
-        b'?' => b'b',
-        _ => return None,
-    };
-    dtype_of_kind(kind, item_size)
-}
-
-fn dtype_of_typestr(typestr: &str) -> Option<Dtype> {
-    match typestr.as_bytes() {
-        [b'<' | b'|', kind, size @ b'1'..=b'8'] => dtype_of_kind(*kind, usize::from(size - b'0')),
-        _ => None,
-    }
-}
-
-fn dtype_of_kind(kind: u8, item_size: usize) -> Option<Dtype> {
-    Some(match (kind, item_size) {
-        (b'f', 2) => Dtype::F16,
-        (b'f', 4) => Dtype::F32,
-        (b'f', 8) => Dtype::F64,
-        (b'i', 1) => Dtype::I8,
-        (b'i', 2) => Dtype::I16,
-        (b'i', 4) => Dtype::I32,
-        (b'i', 8) => Dtype::I64,
-        (b'u', 1) => Dtype::U8,
-        (b'u', 2) => Dtype::U16,
-        (b'u', 4) => Dtype::U32,
-        (b'u', 8) => Dtype::U64,
-        (b'b', 1) => Dtype::Bool,
-        _ => return None,
-    })
-}
-
-fn unsupported(name: &str, dtype: &str) -> PyErr {
-    let supported: Vec<&str> = Dtype::ALL.into_iter().map(Dtype::name).collect();
-    PyTypeError::new_err(format!(
-        "{name} has elements of type {dtype:?}; supported, in little-endian byte order: {}",
-        supported.join(", ")
-    ))
 }
 
 fn not_an_array(name: &str, object: &Bound<'_, PyAny>) -> PyErr {

@@ -17,11 +17,11 @@ use crate::{explain, joining};
 /// One rank's membership in a group.
 #[pyclass(frozen, module = "isobit._native")]
 pub(crate) struct Communicator {
-    session: Session,
+    pub(crate) session: Session,
     #[pyo3(get)]
-    rank: Rank,
+    pub(crate) rank: Rank,
     #[pyo3(get)]
-    world_size: u32,
+    pub(crate) world_size: u32,
     #[pyo3(get)]
     transport: String,
     #[pyo3(get)]
@@ -143,7 +143,7 @@ impl Communicator {
         let when = When::new(timeout, background)?;
         let (input, out) = (input_array(tensor)?, out_array(out)?);
         let reduction = reduction(op, order, accumulate, divisor, input.dtype, Some(out.dtype))?;
-        let shape = input.shape;
+        let shape = input.shape.clone();
         let held = Held::new(Some(input), Some(out))?;
         self.session.run(py, held, shape, when, move |runtime, input, out, call| {
             runtime.reduce_scatter(present(input), present(out), &reduction, counts.as_deref(), call)
@@ -229,7 +229,7 @@ impl Communicator {
         let when = When::new(timeout, background)?;
         let root = self.session.rank_argument("root", root)?;
         let buffer = Array::get_mut("tensor", tensor)?;
-        let (dtype, shape) = (buffer.dtype, shape.map_or(Ok(buffer.shape), shape_of)?);
+        let (dtype, shape) = (buffer.dtype, shape.map_or_else(|| Ok(buffer.shape.clone()), shape_of)?);
         let held = Held::new(None, Some(buffer))?;
         self.session.run(py, held, shape, when, move |runtime, _, buffer, call| {
             runtime.broadcast(present(buffer), dtype, root, call)
@@ -276,7 +276,7 @@ impl Communicator {
         let when = When::new(timeout, background)?;
         let (to, tag) = (self.session.rank_argument("dst", dst)?, natural("tag", tag)?);
         let input = input_array(tensor)?;
-        let (dtype, shape) = (input.dtype, input.shape);
+        let (dtype, shape) = (input.dtype, input.shape.clone());
         let held = Held::new(Some(input), None)?;
         self.session.run(py, held, shape, when, move |runtime, input, _, call| {
             runtime.send(present(input), dtype, to, tag, call)
@@ -295,7 +295,7 @@ impl Communicator {
         let when = When::new(timeout, background)?;
         let (from, tag) = (self.session.rank_argument("src", src)?, natural("tag", tag)?);
         let out = Array::get_mut("tensor", tensor)?;
-        let (dtype, shape) = (out.dtype, out.shape);
+        let (dtype, shape) = (out.dtype, out.shape.clone());
         let held = Held::new(None, Some(out))?;
         self.session.run(py, held, shape, when, move |runtime, _, out, call| {
             runtime.recv(present(out), dtype, from, tag, call)
@@ -345,7 +345,7 @@ impl Communicator {
         let held = Held::new(None, Some(out_array(out)?))?;
         let asked = reduction(op, "tree", None, divisor, accumulator.dtype, None)?;
         let taken = accumulator.take(py)?;
-        self.session.run(py, held, accumulator.shape, when, move |runtime, _, out, call| {
+        self.session.run(py, held, accumulator.shape.clone(), when, move |runtime, _, out, call| {
             runtime.accumulated_all_reduce(taken, asked.op, asked.divisor, present(out), call)
         })
     }
@@ -365,7 +365,7 @@ impl Communicator {
         let held = Held::new(None, Some(out_array(out)?))?;
         let asked = reduction(op, "tree", None, divisor, accumulator.dtype, None)?;
         let taken = accumulator.take(py)?;
-        self.session.run(py, held, accumulator.shape, when, move |runtime, _, out, call| {
+        self.session.run(py, held, accumulator.shape.clone(), when, move |runtime, _, out, call| {
             let counts = counts.as_deref();
             runtime.accumulated_reduce_scatter(taken, asked.op, asked.divisor, present(out), counts, call)
         })

@@ -11,6 +11,9 @@ use isobit::{Error, FlightRecorder as Runtime, OperationState, Site};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
+
+use crate::raw;
 
 /// How many sites are told apart; programs that make code as they run must not fill the memory.
 const SITES_MAX: usize = 1 << 14;
@@ -24,6 +27,8 @@ struct Known {
 
 struct Frames {
     getframe: Py<PyAny>,
+    /// Its arguments: frame 0 is that of a method of this package.
+    first: Py<PyTuple>,
     package: String,
 }
 
@@ -39,13 +44,12 @@ fn find(py: Python<'_>) -> PyResult<Site> {
     let frames = FRAMES.get_or_try_init(py, || {
         let package: String = py.import("isobit")?.getattr("__file__")?.extract()?;
         let package = package.trim_end_matches("__init__.py").to_owned();
-        PyResult::Ok(Frames { getframe: py.import("sys")?.getattr("_getframe")?.unbind(), package })
+        let getframe = py.import("sys")?.getattr("_getframe")?.unbind();
+        PyResult::Ok(Frames { getframe, first: PyTuple::new(py, [1])?.unbind(), package })
     })?;
-    // Frame 0 is that of a method of this package.
-    let mut frame = frames.getframe.bind(py).call1((1,))?;
+    let mut frame = frames.getframe.bind(py).call1(frames.first.bind(py))?;
     loop {
-        let code = frame.getattr(intern!(py, "f_code"))?;
-        let instruction = frame.getattr(intern!(py, "f_lasti"))?.extract()?;
+        let (code, instruction) = raw::position(&frame)?;
         let key = (code.as_ptr() as usize, instruction);
         let known = KNOWN
             .lock()

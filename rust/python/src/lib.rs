@@ -10,11 +10,15 @@ mod arguments;
 mod arrays;
 mod buffer;
 mod communicator;
+mod direct;
+mod dtypes;
 mod errors;
 mod explain;
 mod flight;
 mod guard;
 mod joining;
+mod lists;
+mod raw;
 mod session;
 mod work;
 
@@ -30,9 +34,16 @@ mod _native {
     #[pymodule_export]
     use crate::communicator::Communicator;
     #[pymodule_export]
+    use crate::direct::{
+        direct_all_gather, direct_all_reduce, direct_all_to_all, direct_barrier, direct_broadcast,
+        direct_reduce, direct_reduce_scatter,
+    };
+    #[pymodule_export]
     use crate::flight::{FlightRecorder, dump_flight_recorders};
     #[pymodule_export]
     use crate::guard::forked;
+    #[pymodule_export]
+    use crate::lists::division_of;
     #[pymodule_export]
     use crate::work::Work;
 

@@ -99,7 +99,7 @@ impl Session {
         if !background {
             let held = &held;
             let call = |runtime: &mut Runtime, call: &mut Call<'_>| {
-                held.with(|input, out| work(runtime, input, out, call))
+                held.lend().with(|input, out| work(runtime, input, out, call))
             };
             return self.call(py, &shape, timeout, call).map(|()| None);
         }
@@ -109,7 +109,7 @@ impl Session {
         let job = move |runtime: &mut Runtime| {
             let mut call = Call { shape: shape.as_slice(), timeout, interrupt: &mut || false };
             runtime.call_from(site);
-            job_held.with(|input, out| work(runtime, input, out, &mut call))
+            job_held.lend().with(|input, out| work(runtime, input, out, &mut call))
         };
         let mut in_use = self.progress.in_use(py)?;
         let progress = &*in_use.get();

@@ -1,0 +1,90 @@
+//! Lists of arrays as one exchange: those of one dtype travel together, and the bits are those of one call each.
+
+use isobit::{Call, Communicator as Runtime, Error};
+use isobit_core::{Dtype, digest};
+use isobit_sys::{ReadSpan, WriteSpan};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
+
+use crate::buffer::{Flat, Lent, Usual};
+
+/// The arrays of one dtype in a list.
+pub(crate) struct Bundle<'a> {
+    dtype: Dtype,
+    lent: Vec<Lent<'a>>,
+    elements: usize,
+    /// Of each array how many dimensions it has, and its dimensions.
+    shapes: Vec<u64>,
+}
+
+/// The items of a list or a tuple, held.
+pub(crate) fn items<'py>(given: &Bound<'py, PyAny>) -> Option<Bound<'py, PyTuple>> {
+    match given.cast::<PyList>() {
+        Ok(list) => Some(list.to_tuple()),
+        Err(_) => given.cast::<PyTuple>().ok().cloned(),
+    }
+}
+
+/// Arrays to be read, and for each that to be written, which may be the same; `None` if any is unusual.
+pub(crate) fn bundle<'a>(
+    tensors: &'a Bound<'_, PyTuple>,
+    outs: &'a Bound<'_, PyTuple>,
+) -> Option<Vec<Bundle<'a>>> {
+    if tensors.is_empty() || tensors.len() != outs.len() {
+        return None;
+    }
+    let mut bundles: Vec<Bundle<'a>> = Vec::new();
+    for (tensor, out) in tensors.iter_borrowed().zip(outs.iter_borrowed()) {
+        let target = Usual::writable(out)?;
+        let input = if tensor.is(&*out) { target } else { Usual::of(tensor)? };
+        if input.dtype != target.dtype {
+            return None;
+        }
+        let place = bundles.iter().position(|bundle| bundle.dtype == input.dtype);
+        let place = place.unwrap_or_else(|| {
+            bundles.push(Bundle { dtype: input.dtype, lent: Vec::new(), elements: 0, shapes: Vec::new() });
+            bundles.len() - 1
+        });
+        let bundle = &mut bundles[place];
+        bundle.lent.push(input.with_out_alike(target)?);
+        bundle.elements += input.elements();
+        input.describe(&mut bundle.shapes);
+    }
+    Some(bundles)
+}
+
+/// What the ranks must agree on: how many elements and arrays, and a digest of how the ones are divided into the others.
+fn division(elements: usize, arrays: usize, shapes: &[u64]) -> [u64; 3] {
+    [elements as u64, arrays as u64, digest::words(shapes)]
+}
+
+/// The same, for lists that Python joins itself.
+#[pyfunction(name = "division")]
+pub(crate) fn division_of(elements: usize, arrays: usize, shapes: Vec<u64>) -> [u64; 3] {
+    division(elements, arrays, &shapes)
+}
+
+/// Memory for each bundle in one piece.
+pub(crate) fn flats(bundles: &[Bundle<'_>]) -> PyResult<Vec<Flat>> {
+    bundles.iter().map(|bundle| Flat::for_inputs(&bundle.lent)).collect()
+}
+
+/// Makes `call` once for each bundle, on all of it in one piece. Nothing is written unless all succeed.
+pub(crate) fn call_each(
+    bundles: &[Bundle<'_>],
+    flats: &mut [Flat],
+    runtime: &mut Runtime,
+    call: &mut Call<'_>,
+    make: impl Fn(&mut Runtime, ReadSpan<'_>, WriteSpan<'_>, Dtype, &mut Call<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for (bundle, flat) in bundles.iter().zip(flats.iter_mut()) {
+        let shape = division(bundle.elements, bundle.lent.len(), &bundle.shapes);
+        let mut call = Call { shape: &shape, timeout: call.timeout, interrupt: &mut *call.interrupt };
+        flat.gather(&bundle.lent);
+        flat.with(|input, out| make(runtime, input, out, bundle.dtype, &mut call))?;
+    }
+    for (bundle, flat) in bundles.iter().zip(flats) {
+        flat.spread(&bundle.lent);
+    }
+    Ok(())
+}
