@@ -17,7 +17,8 @@ pub enum Algorithm {
     Direct,
     /// Recursive doubling: groups of ranks merge their partial results pairwise.
     Butterfly,
-    /// Partial results are merged within each machine before they leave it.
+    /// Partial results are merged within each machine before they leave it; of moved data, blocks
+    /// travel together and cross to another machine once.
     Hierarchical,
     /// A binomial tree.
     Tree,
@@ -54,9 +55,7 @@ impl Algorithm {
 
     /// Whether it does this collective in this order (of reductions; ignored for others).
     ///
-    /// Merging on the way is for the tree order: in exact order contributions travel as they are.
     pub fn supports(self, collective: Collective, order: Order) -> bool {
-        let merges = order == Order::Tree;
         match self {
             Algorithm::OneShot => matches!(collective, Collective::AllReduce | Collective::Reduce),
             Algorithm::Direct => matches!(
@@ -68,11 +67,14 @@ impl Algorithm {
                     | Collective::AllToAll
                     | Collective::PointToPoint
             ),
-            Algorithm::Butterfly => collective == Collective::AllReduce && merges,
-            Algorithm::Hierarchical => {
-                matches!(collective, Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter)
-                    && merges
-            }
+            Algorithm::Butterfly => collective == Collective::AllReduce && order == Order::Tree,
+            Algorithm::Hierarchical => matches!(
+                collective,
+                Collective::AllReduce
+                    | Collective::Reduce
+                    | Collective::ReduceScatter
+                    | Collective::AllGather
+            ),
             Algorithm::Tree | Algorithm::Flat => {
                 matches!(collective, Collective::Broadcast | Collective::Gather | Collective::Scatter)
             }
@@ -94,6 +96,11 @@ const ONE_SHOT_BYTES_MAX: u64 = 64 * 1024;
 const BUTTERFLY_BYTES_MAX: u64 = 16 * 1024;
 const BUTTERFLY_RANKS_MIN: u32 = 16;
 
+/// From this many ranks on, and up to this many bytes a rank, what costs is that every rank has a
+/// message for every other: groups of ranks exchange fewer, even where they are no machines.
+const GROUPS_RANKS_MIN: u32 = 64;
+const GROUPS_BYTES_MAX: u64 = 1024;
+
 /// The algorithm for a request. A function of what all ranks know alike, so all choose the same.
 pub fn choose(request: &Request<'_>, topology: &Topology, limits: &Limits) -> Result<Algorithm, PlanError> {
     let layout = Layout::new(request, topology)?;
@@ -101,7 +108,8 @@ pub fn choose(request: &Request<'_>, topology: &Topology, limits: &Limits) -> Re
     let bytes = layout.count() * request.dtype.size() as u64;
     let merges = request.contract.is_none_or(|contract| contract.order() == Order::Tree);
     let machines = topology.machines().len();
-    let layered = merges && machines > 1 && machines < world_size as usize;
+    let divided = machines > 1 && machines < world_size as usize;
+    let many_small = world_size >= GROUPS_RANKS_MIN && bytes / u64::from(world_size) <= GROUPS_BYTES_MAX;
     Ok(match request.collective {
         Collective::AllReduce
             if merges && world_size >= BUTTERFLY_RANKS_MIN && bytes <= BUTTERFLY_BYTES_MAX =>
@@ -109,15 +117,22 @@ pub fn choose(request: &Request<'_>, topology: &Topology, limits: &Limits) -> Re
             Algorithm::Butterfly
         }
         Collective::AllReduce | Collective::Reduce
-            if bytes.saturating_mul(u64::from(world_size - 1)) <= ONE_SHOT_BYTES_MAX =>
+            if bytes.saturating_mul(u64::from(world_size - 1)) <= ONE_SHOT_BYTES_MAX && !many_small =>
         {
             Algorithm::OneShot
         }
-        Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter if layered => {
+        Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter | Collective::AllGather
+            if many_small || (divided && merges) =>
+        {
             Algorithm::Hierarchical
         }
         Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter => Algorithm::Direct,
         Collective::AllGather | Collective::AllToAll | Collective::PointToPoint => Algorithm::Direct,
+        Collective::Gather | Collective::Scatter
+            if world_size >= GROUPS_RANKS_MIN && bytes <= limits.window_bytes =>
+        {
+            Algorithm::Tree
+        }
         Collective::Gather | Collective::Scatter
             if world_size > 2 && bytes <= limits.chunk_bytes.min(limits.window_bytes) =>
         {
@@ -198,6 +213,7 @@ fn build(
         (Collective::Broadcast, _) => movement::broadcast(&ctx, b)?,
         (Collective::Gather, _) => movement::gather(&ctx, b)?,
         (Collective::Scatter, _) => movement::scatter(&ctx, b)?,
+        (Collective::AllGather, Algorithm::Hierarchical) => movement::all_gather_hierarchical(&ctx, b)?,
         (Collective::AllGather, _) => movement::all_gather(&ctx, b)?,
         (Collective::AllToAll, _) => movement::all_to_all(&ctx, b)?,
         (Collective::Barrier, _) => movement::barrier(&ctx, b),
