@@ -188,20 +188,23 @@ impl Topology {
     }
 
     /// The groups that hierarchical schedules merge in: the machines; if they divide nothing, because
-    /// there is one or each has one rank, runs of about `sqrt(N)` neighbours.
+    /// there is one or each has one rank, about `sqrt(N)` runs of neighbours, of one length if they can be.
     ///
     /// ```
     /// use isobit_core::schedule::Topology;
     /// let groups = Topology::single_node(7).groups().into_owned();
-    /// assert_eq!(groups.machines(), [vec![0, 1, 2], vec![3, 4, 5], vec![6]]);
+    /// assert_eq!(groups.machines(), [vec![0, 1, 2, 3], vec![4, 5, 6]]);
     /// ```
     pub fn groups(&self) -> Cow<'_, Topology> {
         let world_size = self.world_size();
         if (2..world_size as usize).contains(&self.machines.len()) {
             return Cow::Borrowed(self);
         }
-        let size = world_size.isqrt() + u32::from(world_size.isqrt().pow(2) < world_size);
-        Cow::Owned(Topology::new((0..world_size).map(|rank| rank / size).collect()))
+        let many = world_size.isqrt();
+        let even = (many.div_ceil(2)..=many).rev().find(|many| world_size.is_multiple_of(*many));
+        let many = u64::from(even.unwrap_or(many));
+        let group = |rank| u32::try_from(u64::from(rank) * many / u64::from(world_size)).unwrap_or(rank);
+        Cow::Owned(Topology::new((0..world_size).map(group).collect()))
     }
 
     /// The index in `machines` of a rank's machine.
