@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::builder::Builder;
-use super::{Layout, Limits, PlanError, Program, Request, Schedule, Topology, movement, reduce};
+use super::{Content, Layout, Limits, PlanError, Program, Request, Schedule, Topology, movement, reduce};
 use crate::wire::Collective;
 use crate::{Order, Rank};
 
@@ -109,6 +109,8 @@ pub fn choose(request: &Request<'_>, topology: &Topology, limits: &Limits) -> Re
     let merges = request.contract.is_none_or(|contract| contract.order() == Order::Tree);
     let machines = topology.machines().len();
     let divided = machines > 1 && machines < world_size as usize;
+    // In exact order a machine's sum is wide, many times as long as a leaf: it pays if addends are, too.
+    let lightens = merges || matches!(layout.parts(0), [Content::Wide(_)]);
     let many_small = world_size >= GROUPS_RANKS_MIN && bytes / u64::from(world_size) <= GROUPS_BYTES_MAX;
     Ok(match request.collective {
         Collective::AllReduce
@@ -122,7 +124,7 @@ pub fn choose(request: &Request<'_>, topology: &Topology, limits: &Limits) -> Re
             Algorithm::OneShot
         }
         Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter | Collective::AllGather
-            if many_small || (divided && merges) =>
+            if many_small || (divided && lightens) =>
         {
             Algorithm::Hierarchical
         }

@@ -247,7 +247,7 @@ impl Member {
             payload_bytes: u32::try_from(payload.len()).expect("a message's length is a u32"),
             payload_checksum: checksum(&payload),
         };
-        Packet { number, header: header.encode(), payload }
+        Packet { number, header: Box::new(header.encode()), payload }
     }
 
     /// Looks at messages that are expected; whether there were any.

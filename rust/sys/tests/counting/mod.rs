@@ -23,6 +23,14 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.alloc(layout) }
     }
 
+    // What grows in place, as large allocations do, is in use once.
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        USED.fetch_sub(layout.size(), Relaxed);
+        add(size);
+        // SAFETY: the caller's promises are passed on; `at` came from the system's allocator.
+        unsafe { System.realloc(at, layout, size) }
+    }
+
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         USED.fetch_sub(layout.size(), Relaxed);
         // SAFETY: `at` came from `alloc` with this layout, so from the system's allocator.
