@@ -166,7 +166,7 @@ fn table() -> String {
             requests[0].1.push(Algorithm::Butterfly);
         }
         if machines > 1 {
-            [0, 1, 2, 3].map(|request| requests[request].1.push(Algorithm::Hierarchical));
+            requests[..4].iter_mut().for_each(|(_, algorithms)| algorithms.push(Algorithm::Hierarchical));
         }
         for (request, algorithms) in requests {
             for algorithm in algorithms {

@@ -15,6 +15,7 @@ mod explain;
 mod flight;
 mod guard;
 mod joining;
+mod plan;
 mod session;
 mod work;
 
@@ -33,6 +34,8 @@ mod _native {
     use crate::flight::{FlightRecorder, dump_flight_recorders};
     #[pymodule_export]
     use crate::guard::forked;
+    #[pymodule_export]
+    use crate::plan::{default_constants, plan};
     #[pymodule_export]
     use crate::work::Work;
 

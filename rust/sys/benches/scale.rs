@@ -37,7 +37,9 @@ fn main() {
 }
 
 fn planning() {
-    println!("Planning one rank, f32, one leaf a rank: the slowest of the first, the second and the last rank\n");
+    println!(
+        "Planning one rank, f32, one leaf a rank: the slowest of the first, the second and the last rank\n"
+    );
     println!(
         "{:>5} {:>8}  {:<14} {:<5} {:>9}  {:<13} {:>7} {:>9} {:>9} {:>9}",
         "ranks", "machines", "collective", "order", "KiB", "algorithm", "steps", "messages", "ms", "peak MiB"
@@ -81,9 +83,10 @@ fn plan_one(ranks: u32, machines: u32, kib: u64, collective: Collective, order: 
         slowest = slowest.max(started.elapsed().as_secs_f64());
         memory = memory.max(most);
         steps = steps.max(program.steps.len());
-        let sends = program.steps.iter().filter(|step| {
-            matches!(step.action, isobit_core::schedule::Action::Send { .. })
-        });
+        let sends = program
+            .steps
+            .iter()
+            .filter(|step| matches!(step.action, isobit_core::schedule::Action::Send { .. }));
         messages = messages.max(sends.count());
     }
     println!(
@@ -100,12 +103,23 @@ fn simulation() {
     println!("\nSimulated without faults, every bit checked against the law; what a rank sends\n");
     println!(
         "{:>5} {:>8}  {:<14} {:<5} {:>9}  {:<13} {:>9} {:>9} {:>11} {:>11} {:>8}",
-        "ranks", "machines", "collective", "order", "elements", "algorithm", "messages", "mean", "bytes", "mean",
+        "ranks",
+        "machines",
+        "collective",
+        "order",
+        "elements",
+        "algorithm",
+        "messages",
+        "mean",
+        "bytes",
+        "mean",
         "seconds"
     );
     for (ranks, machines) in WORLDS {
-        for (collective, order) in
-            COLLECTIVES.map(|collective| (collective, Order::Tree)).into_iter().chain([(Collective::AllReduce, Order::Exact)])
+        for (collective, order) in COLLECTIVES
+            .map(|collective| (collective, Order::Tree))
+            .into_iter()
+            .chain([(Collective::AllReduce, Order::Exact)])
         {
             // 2 elements a rank: more than a butterfly is for at 4 096 ranks.
             for each in if collective == Collective::AllReduce { &[1, 9][..] } else { &[2] } {
@@ -113,7 +127,8 @@ fn simulation() {
                 let started = Instant::now();
                 let (algorithm, sent) = check(collective, order, &topology(ranks, machines), each);
                 let most = |of: fn(&Traffic) -> u64| sent.iter().map(of).max().unwrap_or(0);
-                let mean = |of: fn(&Traffic) -> u64| sent.iter().map(of).sum::<u64>() as f64 / f64::from(ranks);
+                let mean =
+                    |of: fn(&Traffic) -> u64| sent.iter().map(of).sum::<u64>() as f64 / f64::from(ranks);
                 println!(
                     "{ranks:>5} {machines:>8}  {:<14} {:<5} {:>9}  {:<13} {:>9} {:>9.1} {:>11} {:>11.0} {:>8.1}",
                     collective.to_string(),

@@ -26,10 +26,8 @@ pub struct Report {
 pub fn simulate(calls: Vec<Vec<Call>>, faults: &Faults, seed: u64) -> Report {
     let world_size = Rank::try_from(calls.len()).expect("ranks are u32");
     let mut network = Network::new(world_size, *faults, seed);
-    let mut members: Vec<Member> = (0..world_size)
-        .zip(calls)
-        .map(|(rank, calls)| Member::new(rank, calls, &mut network))
-        .collect();
+    let mut members: Vec<Member> =
+        (0..world_size).zip(calls).map(|(rank, calls)| Member::new(rank, calls, &mut network)).collect();
     let (mut events, mut ended_ns) = (0, 0);
     while let Some((rank, delivery)) = network.pop() {
         let member = &mut members[rank as usize];
@@ -40,11 +38,5 @@ pub fn simulate(calls: Vec<Vec<Call>>, faults: &Faults, seed: u64) -> Report {
         }
     }
     let (outcomes, traffic) = members.into_iter().map(Member::into_outcome).unzip();
-    Report {
-        outcomes,
-        traffic,
-        log_digest: network.log_digest(),
-        events,
-        ended_ns,
-    }
+    Report { outcomes, traffic, log_digest: network.log_digest(), events, ended_ns }
 }

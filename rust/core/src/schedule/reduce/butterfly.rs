@@ -54,10 +54,8 @@ fn exchange(ctx: &Context<'_>, b: &mut Builder<'_>, groups: &Groups, piece: (u64
         senders.dedup();
         for v in senders {
             let partner = v ^ (1 << round);
-            let elsewhere = |content: &Content| Operand {
-                region: region(Buf::Out, piece.0, piece.1),
-                content: *content,
-            };
+            let elsewhere =
+                |content: &Content| Operand { region: region(Buf::Out, piece.0, piece.1), content: *content };
             let operands = match at(v) {
                 Some(index) => before[index].clone(),
                 None => groups.cover(round, v).iter().map(elsewhere).collect(),

@@ -63,7 +63,8 @@ impl Plan<'_> {
                 }
                 let held = std::mem::take(&mut held[group - recorded.start][index]);
                 // What is for the aggregator alone needs no merging on the way.
-                let alone = bundle.pieces.len() == 1 && self.lanes.finisher(bundle.pieces.start) == aggregator;
+                let alone =
+                    bundle.pieces.len() == 1 && self.lanes.finisher(bundle.pieces.start) == aggregator;
                 let mut taken = Vec::new();
                 let cover = &self.covers[group];
                 merged[group - recorded.start] =
