@@ -44,6 +44,8 @@ def main(words: Sequence[str]) -> int:
     except PlanError as error:
         raise UsageError(f"plan: {error}") from None
     except OSError as error:
+        if error.filename is None:
+            raise  # not of a file that was named
         raise UsageError(f"plan: {error.filename}: {error.strerror}") from None
 
 

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from isobit.plan.model import NAMES, Constants, PlanError, Prediction, World, read_json
 
-#: How much a constant is held to what is built in: those that the measurements say nothing about stay there.
-_HELD = 0.01
+#: How much a constant is held where it begins: those that the measurements say nothing about stay there.
+_HELD, _FIXED = 0.01, 1e4
+#: What only ranks that share cores wait for.
+_CROWDED = ("wait_us", "slice_us")
 #: A difference beyond this factor counts less: a scheduler's whims are not the model's.
 _WHIM = np.log(1.5)
 _ROUNDS = 200
@@ -71,18 +73,25 @@ def _measured(path: Path, case: dict[str, Any]) -> Measured:
 def fit(bench: Bench) -> Constants:
     """The constants with which the predictions are nearest to the measurements, by their ratio.
 
-    The logarithms of the constants are fitted, so that none is negative, and all sizes count alike.
+    The logarithms of the constants are fitted, so that none is negative, and all sizes count alike. Ranks that have a
+    core each say what things cost; the others, what it costs to share one.
     """
     built_in = Constants(cores=bench.cores)
+    at = np.log([_cost(name, built_in.values[name]) for name in NAMES])
+    crowded = np.array([one.world.ranks > (bench.cores or one.world.ranks) for one in bench.measured])
     counts = np.array([_terms(one.world.outlook(built_in).chosen) for one in bench.measured])
     wanted = np.log([one.time_us for one in bench.measured])
-    start = np.log([_cost(name, built_in.values[name]) for name in NAMES])
-    costs = np.exp(_minimise(counts, wanted, start))
-    values = {name: _cost(name, float(cost)) for name, cost in zip(NAMES, costs, strict=True)}
+    if not crowded.all():
+        at = _minimise(counts[~crowded], wanted[~crowded], at, np.full(len(NAMES), _HELD))
+    if crowded.any():
+        free = _CROWDED if not crowded.all() else NAMES
+        held = np.array([_HELD if name in free else _FIXED for name in NAMES])
+        at = _minimise(counts[crowded], wanted[crowded], at, held)
+    values = {name: _cost(name, float(np.exp(cost))) for name, cost in zip(NAMES, at, strict=True)}
     return Constants(values, bench.cores, built_in.cache_bytes, "fitted")
 
 
-def _minimise(counts: Vector, wanted: Vector, start: Vector) -> Vector:
+def _minimise(counts: Vector, wanted: Vector, start: Vector, held: Vector) -> Vector:
     """Gauss-Newton with damping (Levenberg and Marquardt) on the logarithms, with weights after Huber."""
 
     def off(at: Vector) -> Vector:
@@ -91,14 +100,14 @@ def _minimise(counts: Vector, wanted: Vector, start: Vector) -> Vector:
     def loss(at: Vector) -> float:
         far = np.abs(off(at))
         huber = np.where(far < _WHIM, far**2, 2 * _WHIM * far - _WHIM**2)
-        return float(huber.sum() + _HELD * ((at - start) ** 2).sum())
+        return float(huber.sum() + (held * (at - start) ** 2).sum())
 
     at, damping = start.copy(), 1.0
     for _ in range(_ROUNDS):
         slopes = counts * np.exp(at) / (counts @ np.exp(at))[:, None]
         weights = np.minimum(1, _WHIM / np.maximum(np.abs(off(at)), 1e-12))
-        matrix = slopes.T @ (weights[:, None] * slopes) + _HELD * np.eye(len(at))
-        gradient = slopes.T @ (weights * off(at)) - _HELD * (at - start)
+        matrix = slopes.T @ (weights[:, None] * slopes) + np.diag(held)
+        gradient = slopes.T @ (weights * off(at)) - held * (at - start)
         step = np.linalg.solve(matrix + damping * np.eye(len(at)), gradient)
         if loss(at + step) < loss(at):
             at, damping = at + step, max(damping / 3, 1e-6)

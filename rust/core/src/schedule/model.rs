@@ -2,8 +2,8 @@
 //!
 //! The model adds up and overlaps nothing: the call, the steps (messages that wait for one another), the
 //! work on each message, its bytes, and the bytes reduced and copied. Work is done by cores: where more
-//! ranks run on a machine than it has cores, all of it takes that many times as long, and in each step a
-//! rank waits until it has a core again. The ranks of a machine share its link to the others, and its
+//! ranks run on a machine than it has cores, all of it takes as many times as long as ranks share a core,
+//! and in each step a rank waits until it has the core again. The ranks of a machine share its link to the others, and its
 //! cache: if their tensors do not fit, every byte comes from memory.
 
 use super::{
@@ -58,22 +58,22 @@ impl Default for Machine {
 }
 
 impl Default for Constants {
-    /// Between ranks of one machine, what `isobit plan --fit` found on a small x86-64 machine; between machines,
-    /// assumptions about a link of 100 Gbit/s.
+    /// Between ranks of one machine, what `isobit plan --fit` found of Rust's calls on a small x86-64 machine;
+    /// between machines, assumptions about a link of 100 Gbit/s.
     fn default() -> Constants {
         Constants {
-            call_us: 2.0,
-            step_within_us: 1.0,
+            call_us: 0.5,
+            step_within_us: 0.4,
             step_between_us: 10.0,
-            message_within_us: 0.7,
+            message_within_us: 0.12,
             message_between_us: 1.0,
-            wait_us: 5.0,
-            slice_us: 3000.0,
-            bandwidth_within: 8.0,
+            wait_us: 11.0,
+            slice_us: 1600.0,
+            bandwidth_within: 18.0,
             bandwidth_between: 12.5,
-            reduction_speed: 8.0,
-            copy_speed: 10.0,
-            memory_speed: 5.0,
+            reduction_speed: 28.0,
+            copy_speed: 17.0,
+            memory_speed: 20.0,
         }
     }
 }
@@ -297,7 +297,7 @@ impl Prediction {
         }
         let neighbours = topology.machines()[topology.machine_of(rank)].len() as f64;
         let cores = machine.cores.map_or(neighbours, f64::from);
-        let crowd = if neighbours > cores { neighbours / cores } else { 1.0 };
+        let crowd = (neighbours / cores).ceil();
         let steps = steps(layout.request(), topology, algorithm);
         let (within, between) = (f64::from(steps.within), f64::from(steps.between));
         let moved = |link: usize| if sent[link] > received[link] { sent[link] } else { received[link] };
