@@ -13,7 +13,7 @@ TORCH_TESTS := $(wildcard tests/test_torch.py tests/test_examples_torch.py tests
 PYTHON_CODE := conftest.py python examples tests $(wildcard benches)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-torch mutations mutations-sample loom sanitize soak lint bench docs wheel clean
+.PHONY: help demo test test-rust test-python test-torch mutations mutations-sample loom sanitize soak lint bench bench-scale docs wheel clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,8 +83,11 @@ lint: .venv/native ## Check formats, lints and types
 bench: ## Measure the kernels against memcpy, as ratios in one run
 	cargo bench --locked -p isobit-sys --bench kernels
 
+bench-scale: ## Plan and simulate thousands of ranks: time, memory, messages, bytes (some minutes)
+	cargo bench --locked -p isobit-sys --bench scale
+
 docs: .venv/native ## Build the API reference from the docstrings into dist/docs/
-	$(BIN)/pdoc --output-directory dist/docs isobit '!isobit.reference' '!isobit.cli' '!isobit.verify'
+	$(BIN)/pdoc --output-directory dist/docs isobit '!isobit.reference' '!isobit.cli' '!isobit.verify' '!isobit.plan'
 	@echo "open dist/docs/isobit.html"
 
 wheel: .venv/tools ## Build a wheel into dist/

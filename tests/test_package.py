@@ -32,7 +32,7 @@ def stub_signatures() -> dict[str, list[str]]:
                 found[prefix + node.name] = []
                 note(f"{prefix}{node.name}.", node.body)
             elif isinstance(node, ast.FunctionDef):
-                found[prefix + node.name] = [argument.arg for argument in node.args.args]
+                found[prefix + node.name] = [argument.arg for argument in [*node.args.args, *node.args.kwonlyargs]]
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 found[prefix + node.target.id] = []
 

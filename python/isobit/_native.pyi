@@ -176,3 +176,19 @@ class Communicator:
     def refuse(self, operation: str, message: str, memory: bool) -> None: ...
     def abort(self, reason: str) -> None: ...
     def close(self) -> None: ...
+
+def default_constants() -> dict[str, float]: ...
+def plan(
+    *,
+    ranks: int,
+    nodes: int,
+    collective: str,
+    count: int,
+    dtype: str,
+    op: str,
+    order: str,
+    num_leaves: int,
+    constants: dict[str, float],
+    cores: int | None,
+    cache_bytes: int,
+) -> dict[str, Any]: ...

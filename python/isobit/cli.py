@@ -13,6 +13,7 @@ usage: isobit run -n N [--timeout SECONDS] [--trace FILE] script.py [arguments..
        isobit flight FILE...
        isobit trace -o FILE FILE...
        isobit verify [--quick] [--peers [--plot FILE]]
+       isobit plan --ranks R [options: isobit plan --help]
        isobit --version
 
 run starts N ranks of a Python program on this host. Each line of output begins with its rank. One Ctrl-C
@@ -33,6 +34,8 @@ for bit against the reference. Its exit status is 1 if a bit is wrong, and it sh
   --quick      fewer combinations: seconds, not minutes
   --peers      show what Gloo and MPI, where installed, make of the same numbers
   --plot FILE  and draw it
+
+plan predicts what each algorithm takes on any number of ranks and machines, and says which is chosen and why.
 """
 
 RANKS_MAX = 1024
@@ -54,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _trace(words[1:])
         if words[:1] == ["verify"]:
             return _verify(words[1:])
+        if words[:1] == ["plan"]:
+            from isobit.plan.command import main as plan
+
+            return plan(words[1:])
         if words in (["--version"], ["-V"]):
             from isobit import __version__
 

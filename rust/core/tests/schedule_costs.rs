@@ -50,14 +50,69 @@ fn reductions_send_what_the_formulas_say() {
             // A leaf in f32, then inner nodes in f64.
             each(&all_reduce, Algorithm::Butterfly, BYTES + 2 * BYTES * (u64::from(n.ilog2()) - 1));
         }
-        let local = n / m;
-        let cover = if local == 1 { 1 } else { 2 };
-        let hierarchical = 2 * (local - 1) * BYTES / local + (cover + 1) * (m - 1) * BYTES / n;
-        each(&all_reduce, Algorithm::Hierarchical, hierarchical);
+        if m > 1 && m < n {
+            // A machine's leaves are merged to one inner node in f64.
+            let hierarchical = 2 * (n - m) * BYTES / n + (2 + 1) * (m - 1) * BYTES / n;
+            each(&all_reduce, Algorithm::Hierarchical, hierarchical);
+        }
         let reduce = costs(&Request::reduce(contract, &map, 0, COUNT), &topology, Algorithm::Direct);
         assert_eq!(reduce[0].bytes_sent, (n - 1) * BYTES / n);
         assert!(reduce[1..].iter().all(|cost| cost.bytes_sent == BYTES));
     }
+}
+
+#[test]
+fn a_hierarchical_schedule_has_messages_for_the_machine_and_for_machines_not_for_all_ranks() {
+    for (world_size, machines) in [(64, 8), (256, 16), (512, 64), (512, 512), (512, 1)] {
+        let topology = topology(world_size, machines);
+        let groups = topology.groups();
+        let (local, many) = (groups.machines()[0].len() as u64, groups.machines().len() as u64);
+        let map = LeafMap::one_each(world_size);
+        let block = Counts::Same(16);
+        let count = 16 * u64::from(world_size);
+        for order in [Order::Tree, Order::Exact] {
+            let contract = sum(order, world_size, Dtype::F32);
+            let most = |request: &Request<'_>, rank| {
+                let layout = Layout::new(request, &topology).unwrap();
+                let limits = Limits::default();
+                let program = plan_rank(request, &topology, &limits, Algorithm::Hierarchical, rank).unwrap();
+                let cost = cost(&layout, &program);
+                cost.messages_sent.max(cost.messages_received)
+            };
+            for rank in [0, 1, world_size / 2, world_size - 1] {
+                // A wide sum is ten times as long as a leaf, so lanes may be cut into a few bundles.
+                let bundles = if order == Order::Exact { 4 } else { 1 };
+                let once = bundles * (local + many);
+                let all_reduce = most(&Request::all_reduce(contract, &map, count), rank);
+                assert!(all_reduce <= 2 * once, "{all_reduce} of {local} and {many}");
+                assert!(most(&Request::reduce(contract, &map, 0, count), rank) <= 2 * once);
+                assert!(most(&Request::reduce_scatter(contract, &map, block), rank) <= once);
+                assert!(most(&Request::all_gather(Dtype::F32, block), rank) <= 2 * (local + many));
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_cross_to_another_machine_once() {
+    let topology = topology(48, 6);
+    let request = Request::all_gather(Dtype::F32, Counts::Same(COUNT));
+    let between = |algorithm| -> u64 {
+        let limits = Limits::default();
+        let mut elements = 0;
+        for rank in 0..48 {
+            for step in plan_rank(&request, &topology, &limits, algorithm, rank).unwrap().steps {
+                if let isobit_core::schedule::Action::Send { to, src, .. } = step.action
+                    && topology.machine_of(rank) != topology.machine_of(to)
+                {
+                    elements += src.len;
+                }
+            }
+        }
+        elements
+    };
+    assert_eq!(between(Algorithm::Hierarchical), 6 * 40 * COUNT);
+    assert_eq!(between(Algorithm::Direct), 8 * between(Algorithm::Hierarchical));
 }
 
 #[test]
@@ -99,12 +154,11 @@ fn table() -> String {
         let topology = topology(world_size, machines);
         let map = LeafMap::one_each(world_size);
         let contract = sum(Order::Tree, world_size, Dtype::F32);
-        let exact = sum(Order::Exact, world_size, Dtype::F32);
         let block = Counts::Same(COUNT / u64::from(world_size));
         let mut requests = vec![
             (Request::all_reduce(contract, &map, COUNT), vec![Algorithm::OneShot, Algorithm::Direct]),
             (Request::reduce(contract, &map, 0, COUNT), vec![Algorithm::Direct]),
-            (Request::reduce_scatter(exact, &map, block), vec![Algorithm::Direct]),
+            (Request::reduce_scatter(contract, &map, block), vec![Algorithm::Direct]),
             (Request::all_gather(Dtype::F32, block), vec![Algorithm::Direct]),
             (Request::broadcast(Dtype::F32, 0, COUNT), vec![Algorithm::Tree]),
         ];
@@ -112,7 +166,7 @@ fn table() -> String {
             requests[0].1.push(Algorithm::Butterfly);
         }
         if machines > 1 {
-            requests[0].1.push(Algorithm::Hierarchical);
+            requests[..4].iter_mut().for_each(|(_, algorithms)| algorithms.push(Algorithm::Hierarchical));
         }
         for (request, algorithms) in requests {
             for algorithm in algorithms {

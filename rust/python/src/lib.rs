@@ -18,6 +18,7 @@ mod flight;
 mod guard;
 mod joining;
 mod lists;
+mod plan;
 mod raw;
 mod session;
 mod work;
@@ -44,6 +45,8 @@ mod _native {
     use crate::guard::forked;
     #[pymodule_export]
     use crate::lists::division_of;
+    #[pymodule_export]
+    use crate::plan::{default_constants, plan};
     #[pymodule_export]
     use crate::work::Work;
 

@@ -37,6 +37,20 @@ impl LeafSet {
         LeafSet { runs }
     }
 
+    /// The union of runs `first..end`, in any order.
+    pub fn from_runs(runs: impl IntoIterator<Item = (u32, u32)>) -> LeafSet {
+        let mut sorted: Vec<(u32, u32)> = runs.into_iter().filter(|(first, end)| first < end).collect();
+        sorted.sort_unstable();
+        let mut runs: Vec<(u32, u32)> = Vec::new();
+        for (first, end) in sorted {
+            match runs.last_mut() {
+                Some((_, last)) if first <= *last => *last = (*last).max(end),
+                _ => runs.push((first, end)),
+            }
+        }
+        LeafSet { runs }
+    }
+
     /// The runs.
     pub fn runs(&self) -> &[(u32, u32)] {
         &self.runs

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::builder::Builder;
-use super::{Layout, Limits, PlanError, Program, Request, Schedule, Topology, movement, reduce};
+use super::{Content, Layout, Limits, PlanError, Program, Request, Schedule, Topology, movement, reduce};
 use crate::wire::Collective;
 use crate::{Order, Rank};
 
@@ -17,7 +17,8 @@ pub enum Algorithm {
     Direct,
     /// Recursive doubling: groups of ranks merge their partial results pairwise.
     Butterfly,
-    /// Partial results are merged within each machine before they leave it.
+    /// Partial results are merged within each machine before they leave it; of moved data, blocks
+    /// travel together and cross to another machine once.
     Hierarchical,
     /// A binomial tree.
     Tree,
@@ -54,9 +55,7 @@ impl Algorithm {
 
     /// Whether it does this collective in this order (of reductions; ignored for others).
     ///
-    /// Merging on the way is for the tree order: in exact order contributions travel as they are.
     pub fn supports(self, collective: Collective, order: Order) -> bool {
-        let merges = order == Order::Tree;
         match self {
             Algorithm::OneShot => matches!(collective, Collective::AllReduce | Collective::Reduce),
             Algorithm::Direct => matches!(
@@ -68,11 +67,14 @@ impl Algorithm {
                     | Collective::AllToAll
                     | Collective::PointToPoint
             ),
-            Algorithm::Butterfly => collective == Collective::AllReduce && merges,
-            Algorithm::Hierarchical => {
-                matches!(collective, Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter)
-                    && merges
-            }
+            Algorithm::Butterfly => collective == Collective::AllReduce && order == Order::Tree,
+            Algorithm::Hierarchical => matches!(
+                collective,
+                Collective::AllReduce
+                    | Collective::Reduce
+                    | Collective::ReduceScatter
+                    | Collective::AllGather
+            ),
             Algorithm::Tree | Algorithm::Flat => {
                 matches!(collective, Collective::Broadcast | Collective::Gather | Collective::Scatter)
             }
@@ -94,38 +96,89 @@ const ONE_SHOT_BYTES_MAX: u64 = 64 * 1024;
 const BUTTERFLY_BYTES_MAX: u64 = 16 * 1024;
 const BUTTERFLY_RANKS_MIN: u32 = 16;
 
+/// From this many ranks on, and up to this many bytes a rank, what costs is that every rank has a
+/// message for every other: groups of ranks exchange fewer, even where they are no machines.
+const GROUPS_RANKS_MIN: u32 = 64;
+const GROUPS_BYTES_MAX: u64 = 1024;
+
 /// The algorithm for a request. A function of what all ranks know alike, so all choose the same.
 pub fn choose(request: &Request<'_>, topology: &Topology, limits: &Limits) -> Result<Algorithm, PlanError> {
+    choose_because(request, topology, limits).map(|(algorithm, _)| algorithm)
+}
+
+/// The algorithm for a request, and why.
+pub fn choose_because(
+    request: &Request<'_>,
+    topology: &Topology,
+    limits: &Limits,
+) -> Result<(Algorithm, &'static str), PlanError> {
     let layout = Layout::new(request, topology)?;
     let world_size = topology.world_size();
     let bytes = layout.count() * request.dtype.size() as u64;
     let merges = request.contract.is_none_or(|contract| contract.order() == Order::Tree);
     let machines = topology.machines().len();
-    let layered = merges && machines > 1 && machines < world_size as usize;
+    let divided = machines > 1 && machines < world_size as usize;
+    // In exact order a machine's sum is wide, many times as long as a leaf: it pays if addends are, too.
+    let lightens = merges || matches!(layout.parts(0), [Content::Wide(_)]);
+    let many_small = world_size >= GROUPS_RANKS_MIN && bytes / u64::from(world_size) <= GROUPS_BYTES_MAX;
+    let staged = limits.chunk_bytes.min(limits.window_bytes);
     Ok(match request.collective {
         Collective::AllReduce
             if merges && world_size >= BUTTERFLY_RANKS_MIN && bytes <= BUTTERFLY_BYTES_MAX =>
         {
-            Algorithm::Butterfly
+            (
+                Algorithm::Butterfly,
+                "ranks are many and the tensor is small, so that a logarithm of messages pays",
+            )
         }
         Collective::AllReduce | Collective::Reduce
-            if bytes.saturating_mul(u64::from(world_size - 1)) <= ONE_SHOT_BYTES_MAX =>
+            if bytes.saturating_mul(u64::from(world_size - 1)) <= ONE_SHOT_BYTES_MAX && !many_small =>
         {
-            Algorithm::OneShot
+            (
+                Algorithm::OneShot,
+                "what a rank receives is so little that a second step would cost more than bytes",
+            )
         }
-        Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter if layered => {
-            Algorithm::Hierarchical
+        Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter | Collective::AllGather
+            if many_small =>
+        {
+            (
+                Algorithm::Hierarchical,
+                "a rank's share is small, and groups exchange fewer messages than pairs do",
+            )
         }
-        Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter => Algorithm::Direct,
-        Collective::AllGather | Collective::AllToAll | Collective::PointToPoint => Algorithm::Direct,
+        Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter | Collective::AllGather
+            if divided && lightens =>
+        {
+            (Algorithm::Hierarchical, "what is merged or gathered on a machine crosses to another once")
+        }
+        Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter => (
+            Algorithm::Direct,
+            "the tensor is large, and this sends each byte as seldom as can be, in the fewest steps",
+        ),
+        Collective::AllGather => (Algorithm::Direct, "each block goes straight to everyone, in one step"),
+        Collective::AllToAll => (
+            Algorithm::Direct,
+            "each pair has a block of its own, so that a rank has a message for every other",
+        ),
+        Collective::PointToPoint => (Algorithm::Direct, "there is one way from a rank to another"),
         Collective::Gather | Collective::Scatter
-            if world_size > 2 && bytes <= limits.chunk_bytes.min(limits.window_bytes) =>
+            if world_size >= GROUPS_RANKS_MIN && bytes <= limits.window_bytes =>
         {
-            Algorithm::Tree
+            (Algorithm::Tree, "ranks are many, and all blocks can be staged on the way")
         }
-        Collective::Gather | Collective::Scatter => Algorithm::Flat,
-        Collective::Broadcast => Algorithm::Tree,
-        Collective::Barrier => Algorithm::Dissemination,
+        Collective::Gather | Collective::Scatter if world_size > 2 && bytes <= staged => {
+            (Algorithm::Tree, "blocks are small, so that a logarithm of messages at the root pays")
+        }
+        Collective::Gather | Collective::Scatter => {
+            (Algorithm::Flat, "blocks are large, and go straight between the root and each rank")
+        }
+        Collective::Broadcast => {
+            (Algorithm::Tree, "the root sends a logarithm of copies, and the others pass them on")
+        }
+        Collective::Barrier => {
+            (Algorithm::Dissemination, "everyone hears of everyone in a logarithm of rounds")
+        }
     })
 }
 
@@ -198,6 +251,7 @@ fn build(
         (Collective::Broadcast, _) => movement::broadcast(&ctx, b)?,
         (Collective::Gather, _) => movement::gather(&ctx, b)?,
         (Collective::Scatter, _) => movement::scatter(&ctx, b)?,
+        (Collective::AllGather, Algorithm::Hierarchical) => movement::all_gather_hierarchical(&ctx, b)?,
         (Collective::AllGather, _) => movement::all_gather(&ctx, b)?,
         (Collective::AllToAll, _) => movement::all_to_all(&ctx, b)?,
         (Collective::Barrier, _) => movement::barrier(&ctx, b),

@@ -70,6 +70,11 @@ impl<'a> Builder<'a> {
         Schedule { programs: self.recorders.into_iter().map(|recorder| recorder.program).collect() }
     }
 
+    /// The rank whose program alone is recorded, if not all are.
+    pub(super) fn only(&self) -> Option<Rank> {
+        self.only
+    }
+
     /// Whether the program of `rank` is recorded.
     pub(super) fn records(&self, rank: Rank) -> bool {
         self.only.is_none_or(|only| only == rank)

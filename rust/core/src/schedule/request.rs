@@ -1,5 +1,8 @@
 //! What a planner is asked: the operation, who owns what, where the ranks are, and what fits.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use super::Algorithm;
@@ -160,12 +163,11 @@ impl Topology {
     /// ```
     pub fn new(machine_of: Vec<u32>) -> Topology {
         assert!(!machine_of.is_empty(), "a world has at least one rank");
-        let mut names: Vec<u32> = Vec::new();
+        let mut names: BTreeMap<u32, usize> = BTreeMap::new();
         let mut topology = Topology { machine_of: Vec::new(), machines: Vec::new(), place_of: Vec::new() };
         for (rank, name) in (0..).zip(machine_of) {
-            let machine = names.iter().position(|known| *known == name).unwrap_or(names.len());
-            if machine == names.len() {
-                names.push(name);
+            let machine = *names.entry(name).or_insert(topology.machines.len());
+            if machine == topology.machines.len() {
                 topology.machines.push(Vec::new());
             }
             topology.machine_of.push(u32::try_from(machine).expect("no more machines than ranks"));
@@ -183,6 +185,26 @@ impl Topology {
     /// The ranks of each machine, ascending; machines in the order of their first rank.
     pub fn machines(&self) -> &[Vec<Rank>] {
         &self.machines
+    }
+
+    /// The groups that hierarchical schedules merge in: the machines; if they divide nothing, because
+    /// there is one or each has one rank, about `sqrt(N)` runs of neighbours, of one length if they can be.
+    ///
+    /// ```
+    /// use isobit_core::schedule::Topology;
+    /// let groups = Topology::single_node(7).groups().into_owned();
+    /// assert_eq!(groups.machines(), [vec![0, 1, 2, 3], vec![4, 5, 6]]);
+    /// ```
+    pub fn groups(&self) -> Cow<'_, Topology> {
+        let world_size = self.world_size();
+        if (2..world_size as usize).contains(&self.machines.len()) {
+            return Cow::Borrowed(self);
+        }
+        let many = world_size.isqrt();
+        let even = (many.div_ceil(2)..=many).rev().find(|many| world_size.is_multiple_of(*many));
+        let many = u64::from(even.unwrap_or(many));
+        let group = |rank| u32::try_from(u64::from(rank) * many / u64::from(world_size)).unwrap_or(rank);
+        Cow::Owned(Topology::new((0..world_size).map(group).collect()))
     }
 
     /// The index in `machines` of a rank's machine.

@@ -1,9 +1,9 @@
 //! One simulated rank: the loop around its engine, in the form of a state machine.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::network::{Delivery, Network, Packet};
-use super::{Call, Failure, Outcome, ScalarExecutor};
+use super::{Call, Failure, Outcome, ScalarExecutor, Traffic};
 use crate::Rank;
 use crate::engine::{Effect, Engine, Event, Executor, Expectation};
 use crate::law::element_bytes;
@@ -52,28 +52,36 @@ pub(super) struct Member {
     /// The number of calls begun; the one in progress has the sequence number `begun - 1`.
     begun: usize,
     run: Option<Run>,
-    peers: Vec<Peer>,
+    /// Those that it has had to do with, so that a rank of thousands is small.
+    peers: BTreeMap<Rank, Peer>,
+    /// The peers with unsent messages, and those with messages in the inbox.
+    sending: BTreeSet<Rank>,
+    arriving: BTreeSet<Rank>,
     results: Vec<Vec<u8>>,
     outcome: Option<Outcome>,
+    traffic: Traffic,
 }
 
 impl Member {
-    pub(super) fn new(rank: Rank, world_size: Rank, calls: Vec<Call>, network: &mut Network) -> Member {
+    pub(super) fn new(rank: Rank, calls: Vec<Call>, network: &mut Network) -> Member {
         network.begin(rank);
         Member {
             rank,
             calls: calls.into(),
             begun: 0,
             run: None,
-            peers: (0..world_size).map(|_| Peer::default()).collect(),
+            peers: BTreeMap::new(),
+            sending: BTreeSet::new(),
+            arriving: BTreeSet::new(),
             results: Vec::new(),
             outcome: None,
+            traffic: Traffic::default(),
         }
     }
 
-    /// How it ended.
-    pub(super) fn into_outcome(self) -> Outcome {
-        self.outcome.unwrap_or(Outcome::Stalled)
+    /// How it ended, and what it has sent.
+    pub(super) fn into_outcome(self) -> (Outcome, Traffic) {
+        (self.outcome.unwrap_or(Outcome::Stalled), self.traffic)
     }
 
     /// Whether it has neither finished nor given up.
@@ -93,20 +101,22 @@ impl Member {
         match delivery {
             Delivery::Begin => self.begin(network),
             Delivery::Arrived { from, packet, again: false } => {
-                self.peers[from as usize].inbox.push_back(packet);
+                self.peer(from).inbox.push_back(packet);
+                self.arriving.insert(from);
             }
             Delivery::Arrived { from, packet, again: true } => {
-                let peer = &mut self.peers[from as usize];
+                let peer = self.peer(from);
                 peer.waits_for_again = false;
                 peer.inbox.push_front(packet);
+                self.arriving.insert(from);
             }
             Delivery::Verified { by, number } => {
-                let (first, step) = self.peers[by as usize].unverified.pop_front().expect("it was sent");
+                let (first, step) = self.peer(by).unverified.pop_front().expect("it was sent");
                 assert_eq!(first, number, "messages are verified in order");
                 self.run_mut().engine.on_event(Event::Completed(step));
             }
             Delivery::WantedAgain { by, number } => self.send_again(by, number, network),
-            Delivery::Room { by, bytes } => self.peers[by as usize].window_used_bytes -= bytes,
+            Delivery::Room { by, bytes } => self.peer(by).window_used_bytes -= bytes,
             Delivery::Work { call, step } => {
                 assert_eq!(call, self.begun, "a call ends after its work");
                 self.work(step);
@@ -167,11 +177,12 @@ impl Member {
             match effect {
                 Effect::Send(step) => {
                     let peer = self.send_of(step).0;
-                    self.peers[peer as usize].unsent.push_back(step);
+                    self.peer(peer).unsent.push_back(step);
+                    self.sending.insert(peer);
                 }
                 Effect::Recv(step) => {
                     let peer = self.recv_of(step).0;
-                    self.peers[peer as usize].expected.push_back(step);
+                    self.peer(peer).expected.push_back(step);
                 }
                 Effect::Reduce(step) | Effect::Copy(step) => network.work(self.rank, self.begun, step),
                 Effect::Release(view) => {
@@ -185,12 +196,13 @@ impl Member {
     }
 
     fn send_what_fits(&mut self, network: &mut Network) {
-        for to in 0..self.peers.len() {
-            while let Some(&step) = self.peers[to].unsent.front() {
-                let number = self.peers[to].sent;
+        let sending: Vec<Rank> = self.sending.iter().copied().collect();
+        for to in sending {
+            while let Some(&step) = self.peer(to).unsent.front() {
+                let number = self.peer(to).sent;
                 let packet = self.packet(step, number);
                 let bytes = packet.payload.len() as u64;
-                let peer = &mut self.peers[to];
+                let peer = self.peer(to);
                 if peer.window_used_bytes + bytes > network.window_bytes() {
                     break;
                 }
@@ -198,13 +210,18 @@ impl Member {
                 peer.sent += 1;
                 peer.window_used_bytes += bytes;
                 peer.unverified.push_back((number, step));
-                network.transmit(self.rank, rank_of(to), packet, false);
+                self.traffic.messages += 1;
+                self.traffic.bytes += bytes;
+                network.transmit(self.rank, to, packet, false);
+            }
+            if self.peer(to).unsent.is_empty() {
+                self.sending.remove(&to);
             }
         }
     }
 
     fn send_again(&mut self, to: Rank, number: u64, network: &mut Network) {
-        let unverified = &self.peers[to as usize].unverified;
+        let unverified = &self.peer(to).unverified;
         let (_, step) = *unverified.iter().find(|(sent, _)| *sent == number).expect("it is not verified yet");
         let packet = self.packet(step, number);
         network.transmit(self.rank, to, packet, true);
@@ -230,21 +247,25 @@ impl Member {
             payload_bytes: u32::try_from(payload.len()).expect("a message's length is a u32"),
             payload_checksum: checksum(&payload),
         };
-        Packet { number, header: header.encode(), payload }
+        Packet { number, header: Box::new(header.encode()), payload }
     }
 
     /// Looks at messages that are expected; whether there were any.
     fn take_what_arrived(&mut self, network: &mut Network) -> Result<bool, Failure> {
         let mut progress = false;
-        for from in 0..self.peers.len() {
-            while let Some(&step) = self.peers[from].expected.front() {
-                let peer = &mut self.peers[from];
+        let arriving: Vec<Rank> = self.arriving.iter().copied().collect();
+        for from in arriving {
+            while let Some(&step) = self.peer(from).expected.front() {
+                let peer = self.peer(from);
                 if peer.waits_for_again {
                     break;
                 }
                 let Some(packet) = peer.inbox.pop_front() else { break };
-                self.take(rank_of(from), step, packet, network)?;
+                self.take(from, step, packet, network)?;
                 progress = true;
+            }
+            if self.peer(from).inbox.is_empty() {
+                self.arriving.remove(&from);
             }
         }
         Ok(progress)
@@ -260,7 +281,7 @@ impl Member {
         let (rank, sequence) = (self.rank, self.sequence());
         let (_, dst, content) = self.recv_of(step);
         let message = self.run_mut().engine.message(step);
-        let peer = &mut self.peers[from as usize];
+        let peer = self.peer(from);
         let Some(header) = verify(&packet) else {
             if peer.asked == Some(packet.number) {
                 return Err(Failure::Corruption { from, to: rank, sequence, message });
@@ -330,6 +351,10 @@ impl Member {
         }
     }
 
+    fn peer(&mut self, rank: Rank) -> &mut Peer {
+        self.peers.entry(rank).or_default()
+    }
+
     fn run_mut(&mut self) -> &mut Run {
         self.run.as_mut().expect("a call is in progress")
     }
@@ -345,8 +370,4 @@ fn verify(packet: &Packet) -> Option<Header> {
     let intact = header.payload_bytes as usize == packet.payload.len()
         && header.payload_checksum == checksum(&packet.payload);
     intact.then_some(header)
-}
-
-fn rank_of(index: usize) -> Rank {
-    Rank::try_from(index).expect("ranks are u32")
 }

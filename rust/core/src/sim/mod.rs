@@ -14,6 +14,6 @@ mod run;
 
 pub use executor::{Buffers, ScalarExecutor};
 pub use faults::{Crash, Faults, Stall};
-pub use outcome::{Call, Failure, Outcome};
+pub use outcome::{Call, Failure, Outcome, Traffic};
 pub use random::Random;
 pub use run::{Report, simulate};

@@ -15,7 +15,7 @@ use crate::wire::HEADER_BYTES;
 pub(super) struct Packet {
     /// Its place in the stream of its pair, from 0.
     pub(super) number: u64,
-    pub(super) header: [u8; HEADER_BYTES],
+    pub(super) header: Box<[u8; HEADER_BYTES]>,
     pub(super) payload: Vec<u8>,
 }
 

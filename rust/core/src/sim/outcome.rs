@@ -74,3 +74,12 @@ pub enum Outcome {
     /// It still stands still, as the faults wanted.
     Stalled,
 }
+
+/// What a rank has sent, those messages left out that it was asked for once more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes of payload.
+    pub bytes: u64,
+}

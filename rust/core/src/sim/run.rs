@@ -2,7 +2,7 @@
 
 use super::member::Member;
 use super::network::Network;
-use super::{Call, Faults, Outcome};
+use super::{Call, Faults, Outcome, Traffic};
 use crate::Rank;
 
 /// What a run came to.
@@ -10,6 +10,8 @@ use crate::Rank;
 pub struct Report {
     /// How each rank ended.
     pub outcomes: Vec<Outcome>,
+    /// What each rank has sent.
+    pub traffic: Vec<Traffic>,
     /// The digest of all that happened, bytes and times included: equal for equal runs.
     pub log_digest: u64,
     /// How many things happened to ranks that were running.
@@ -24,10 +26,8 @@ pub struct Report {
 pub fn simulate(calls: Vec<Vec<Call>>, faults: &Faults, seed: u64) -> Report {
     let world_size = Rank::try_from(calls.len()).expect("ranks are u32");
     let mut network = Network::new(world_size, *faults, seed);
-    let mut members: Vec<Member> = (0..world_size)
-        .zip(calls)
-        .map(|(rank, calls)| Member::new(rank, world_size, calls, &mut network))
-        .collect();
+    let mut members: Vec<Member> =
+        (0..world_size).zip(calls).map(|(rank, calls)| Member::new(rank, calls, &mut network)).collect();
     let (mut events, mut ended_ns) = (0, 0);
     while let Some((rank, delivery)) = network.pop() {
         let member = &mut members[rank as usize];
@@ -37,10 +37,6 @@ pub fn simulate(calls: Vec<Vec<Call>>, faults: &Faults, seed: u64) -> Report {
             member.on(delivery, &mut network);
         }
     }
-    Report {
-        outcomes: members.into_iter().map(Member::into_outcome).collect(),
-        log_digest: network.log_digest(),
-        events,
-        ended_ns,
-    }
+    let (outcomes, traffic) = members.into_iter().map(Member::into_outcome).unzip();
+    Report { outcomes, traffic, log_digest: network.log_digest(), events, ended_ns }
 }

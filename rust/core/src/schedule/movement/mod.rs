@@ -1,7 +1,9 @@
 //! Operations that move data and reduce nothing.
 
 mod direct;
+mod hierarchical;
 mod trees;
 
 pub(super) use direct::{all_gather, all_to_all, barrier, send_recv};
+pub(super) use hierarchical::all_gather as all_gather_hierarchical;
 pub(super) use trees::{broadcast, gather, scatter};

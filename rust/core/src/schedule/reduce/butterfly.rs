@@ -29,9 +29,13 @@ pub(in crate::schedule) fn butterfly(ctx: &Context<'_>, b: &mut Builder<'_>) -> 
 }
 
 fn exchange(ctx: &Context<'_>, b: &mut Builder<'_>, groups: &Groups, piece: (u64, u64)) {
-    let mut slots: Vec<Vec<Buf>> = vec![Vec::new(); groups.actors as usize];
+    let recorded: Vec<u32> = match b.only() {
+        Some(rank) => vec![groups.actor(rank)],
+        None => (0..groups.actors).collect(),
+    };
+    let mut slots: Vec<Vec<Buf>> = vec![Vec::new(); recorded.len()];
     let mut held: Vec<Vec<Operand>> = Vec::new();
-    for v in 0..groups.actors {
+    for &v in &recorded {
         let rank = groups.rank(v);
         let mut mine = own(ctx, rank, piece);
         if let Some(folded) = groups.folded(v) {
@@ -40,26 +44,35 @@ fn exchange(ctx: &Context<'_>, b: &mut Builder<'_>, groups: &Groups, piece: (u64
         held.push(mine);
     }
     for round in 0..groups.rounds {
-        for v in 0..groups.actors {
-            let cover = groups.cover(round, v);
-            let (mine, slots) = (std::mem::take(&mut held[v as usize]), &mut slots[v as usize]);
-            held[v as usize] = merge(b, groups.rank(v), mine, cover, slots);
+        for ((&v, held), slots) in recorded.iter().zip(&mut held).zip(&mut slots) {
+            *held = merge(b, groups.rank(v), std::mem::take(held), groups.cover(round, v), slots);
         }
         let before = held.clone();
-        for v in 0..groups.actors {
+        let at = |v: u32| recorded.binary_search(&v).ok();
+        let mut senders: Vec<u32> = recorded.iter().flat_map(|v| [*v, v ^ (1 << round)]).collect();
+        senders.sort_unstable();
+        senders.dedup();
+        for v in senders {
             let partner = v ^ (1 << round);
-            let into = &mut held[partner as usize];
-            lend(b, groups.rank(v), &before[v as usize], groups.rank(partner), into);
+            let elsewhere =
+                |content: &Content| Operand { region: region(Buf::Out, piece.0, piece.1), content: *content };
+            let operands = match at(v) {
+                Some(index) => before[index].clone(),
+                None => groups.cover(round, v).iter().map(elsewhere).collect(),
+            };
+            let mut nowhere = Vec::new();
+            let into = at(partner).map_or(&mut nowhere, |index| &mut held[index]);
+            lend(b, groups.rank(v), &operands, groups.rank(partner), into);
         }
     }
     let out = region(Buf::Out, piece.0, piece.1);
-    for v in 0..groups.actors {
+    for ((v, held), slots) in recorded.into_iter().zip(held).zip(slots) {
         let rank = groups.rank(v);
-        b.reduce(rank, std::mem::take(&mut held[v as usize]), Content::Result, out);
+        b.reduce(rank, held, Content::Result, out);
         if let Some(folded) = groups.folded(v) {
             b.transfer(rank, out, folded, Place::At(out), Content::Result);
         }
-        for slot in slots[v as usize].drain(..) {
+        for slot in slots {
             b.free(rank, slot);
         }
     }
@@ -72,7 +85,7 @@ struct Groups {
     actors: u32,
     rounds: u32,
     /// The joint cover of each group of `2^round` actors.
-    covers: Vec<Vec<Vec<Node>>>,
+    covers: Vec<Vec<Vec<Content>>>,
 }
 
 impl Groups {
@@ -98,19 +111,24 @@ impl Groups {
         v + v.min(self.world_size - self.actors)
     }
 
+    /// The actor that `rank` is, or that stands in for it.
+    fn actor(&self, rank: Rank) -> u32 {
+        let more = self.world_size - self.actors;
+        if rank < 2 * more { rank / 2 } else { rank - more }
+    }
+
     /// The rank that actor `v` stands in for.
     fn folded(&self, v: u32) -> Option<Rank> {
         (v < self.world_size - self.actors).then(|| 2 * v + 1)
     }
 
     /// What actor `v` holds before a round.
-    fn cover(&self, round: u32, v: u32) -> &[Node] {
+    fn cover(&self, round: u32, v: u32) -> &[Content] {
         &self.covers[round as usize][(v >> round) as usize]
     }
 
     fn footprint(&self, ctx: &Context<'_>) -> Footprint {
-        let contents = |nodes: &[Node]| nodes.iter().map(|node| Content::of_node(*node)).collect::<Vec<_>>();
-        let covers = self.covers.iter().flatten().map(|cover| weigh(ctx, &contents(cover)));
+        let covers = self.covers.iter().flatten().map(|cover| weigh(ctx, cover));
         let (message, lent) = heaviest(covers.chain([heaviest_parts(ctx)]));
         let slots = (0..self.actors).map(|v| {
             let mut held: Vec<Content> = ctx.layout.parts(self.rank(v)).to_vec();
@@ -118,8 +136,8 @@ impl Groups {
             let mut slots = 0;
             for round in 0..self.rounds {
                 slots += merges(self.cover(round, v), &held);
-                held = contents(self.cover(round, v));
-                held.extend(contents(self.cover(round, v ^ (1 << round))));
+                held = self.cover(round, v).to_vec();
+                held.extend(self.cover(round, v ^ (1 << round)));
             }
             slots
         });

@@ -1,163 +1,268 @@
-//! Hierarchical: partial results are merged within each machine before they leave it.
+//! Hierarchical: contributions are merged within each group of ranks before they leave it.
 //!
-//! The tensor is cut into pieces. Each has a finisher, and on every machine an aggregator, which
-//! merges the machine's contributions to the piece into their joint cover and sends that to the
-//! finisher. Results go back the same way: from the finisher to the aggregators to their neighbours.
+//! The groups are the machines ([`Topology::groups`]). The tensor is cut into pieces, one a rank, who
+//! finishes it. In every group each member aggregates a run of pieces, its lane: it merges the group's
+//! contributions and sends the pieces to their finishers. Results go back the same way. Pieces of a
+//! lane lie side by side, so that within a group several travel as one message: with `M` groups of
+//! `N / M` a rank exchanges about `N / M + M` messages, not `N`.
 
 use std::ops::Range;
 
-use super::direct::{result_place, slice_of};
-use super::{LAG, heaviest, heaviest_parts, joint_cover, leaf_map, lend, merge, merges, own, weigh};
+use super::direct::result_place;
+use super::lanes::{Bundle, Lanes};
+use super::{LAG, cover_of, heaviest, heaviest_parts, lend, merge, merges, own, weigh};
 use crate::Rank;
 use crate::law::Node;
-use crate::schedule::algorithm::{Context, Footprint, chunk_of, chunks_in};
+use crate::schedule::algorithm::{Context, Footprint};
 use crate::schedule::builder::{Builder, Place, region};
-use crate::schedule::{Buf, Content, Operand, PlanError, Region};
+use crate::schedule::{Buf, Content, Operand, PlanError, Region, Topology};
 use crate::wire::Collective;
 
 pub(in crate::schedule) fn hierarchical(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
-    let plan = Pieces::new(ctx);
-    let chunk = ctx.chunk(b, &plan.footprint(ctx))?;
-    let rounds = plan.pieces.iter().map(|piece| chunks_in(&piece.range, chunk)).max().unwrap_or(0);
-    let mut finished: Vec<Vec<((u64, u64), Region)>> = vec![Vec::new(); plan.pieces.len()];
-    for round in 0..rounds + LAG {
-        for (piece, finished) in plan.pieces.iter().zip(&mut finished) {
-            if let Some(part) = chunk_of(&piece.range, chunk, round) {
-                finished.push((part, finish(ctx, b, &plan, piece, part)));
-            }
-        }
-        if let Some(ready) = round.checked_sub(LAG).and_then(|round| usize::try_from(round).ok()) {
-            for (piece, finished) in plan.pieces.iter().zip(&finished) {
-                if let Some(&(part, at)) = finished.get(ready) {
-                    hand_out(ctx, b, piece, part, at);
-                }
-            }
+    let groups = ctx.topology.groups();
+    let ranks = groups.machines().iter();
+    let covers = ranks.map(|ranks| cover_of(ctx, ranks.iter().copied())).collect();
+    let lanes = Lanes::new(ctx.layout, &groups);
+    let plan = Plan { ctx, groups: &groups, lanes, covers };
+    let chunk = ctx.chunk(b, &plan.footprint())?;
+    let mut finished: Vec<Vec<(Bundle, Vec<Region>)>> = Vec::new();
+    let turns = (0..plan.lanes.rounds(chunk)).flat_map(|round| plan.lanes.turns(chunk, round));
+    for bundles in turns {
+        finished.push(plan.finish(b, bundles));
+        if let Some(ready) = finished.len().checked_sub(1 + usize::try_from(LAG).unwrap_or(0)) {
+            plan.hand_out(b, &std::mem::take(&mut finished[ready]));
         }
     }
-    for piece in &plan.pieces {
-        meet(ctx, b, piece);
+    for late in &finished {
+        plan.hand_out(b, late);
     }
+    plan.meet(b);
     Ok(())
 }
 
-/// Contributions to the aggregators, covers to the finisher, and its reduction.
-fn finish(ctx: &Context<'_>, b: &mut Builder<'_>, plan: &Pieces, piece: &Piece, part: (u64, u64)) -> Region {
-    let mut inputs = Vec::new();
-    for (machine, (ranks, &aggregator)) in ctx.topology.machines().iter().zip(&piece.aggregators).enumerate()
-    {
-        let mut held: Vec<Operand> = own(ctx, aggregator, part);
-        for &rank in ranks.iter().filter(|rank| **rank != aggregator) {
-            lend(b, rank, &own(ctx, rank, part), aggregator, &mut held);
-        }
-        if aggregator == piece.finisher {
-            inputs.append(&mut held);
-            continue;
-        }
-        let mut slots = Vec::new();
-        let merged = merge(b, aggregator, held, &plan.covers[machine], &mut slots);
-        lend(b, aggregator, &merged, piece.finisher, &mut inputs);
-        slots.into_iter().for_each(|slot| b.free(aggregator, slot));
-    }
-    let out = result_place(ctx, b, piece.finisher, part);
-    b.reduce(piece.finisher, inputs, Content::Result, out);
-    out
+struct Plan<'a> {
+    ctx: &'a Context<'a>,
+    groups: &'a Topology,
+    lanes: Lanes,
+    /// What each group's contributions are merged to.
+    covers: Vec<Vec<Content>>,
 }
 
-/// The result of a chunk, from its finisher to whoever gets it.
-fn hand_out(ctx: &Context<'_>, b: &mut Builder<'_>, piece: &Piece, (start, len): (u64, u64), at: Region) {
-    let out = region(Buf::Out, start, len);
-    match (ctx.layout.request().collective, ctx.layout.request().root) {
-        (Collective::AllReduce, _) => {
-            for &aggregator in piece.aggregators.iter().filter(|rank| **rank != piece.finisher) {
-                b.transfer(piece.finisher, at, aggregator, Place::At(out), Content::Result);
+impl Plan<'_> {
+    /// Contributions to the aggregators, what they merge them to on to the finishers, and the results.
+    fn finish(&self, b: &mut Builder<'_>, bundles: Vec<Bundle>) -> Vec<(Bundle, Vec<Region>)> {
+        let (recorded, mut held) = (self.recorded(b), self.collect(b, &bundles));
+        let results = bundles.into_iter().enumerate().map(|(index, bundle)| {
+            let mut inputs: Vec<Vec<Operand>> = vec![Vec::new(); bundle.pieces.len()];
+            let mut merged: Vec<Option<Vec<Operand>>> = vec![None; recorded.len()];
+            let mut slots = Vec::new();
+            for group in recorded.clone() {
+                let aggregator = self.aggregator(group, bundle.pieces.start);
+                if !b.records(aggregator) {
+                    continue;
+                }
+                let held = std::mem::take(&mut held[group - recorded.start][index]);
+                // What is for the aggregator alone needs no merging on the way.
+                let alone =
+                    bundle.pieces.len() == 1 && self.lanes.finisher(bundle.pieces.start) == aggregator;
+                let mut taken = Vec::new();
+                let cover = &self.covers[group];
+                merged[group - recorded.start] =
+                    Some(if alone { held } else { merge(b, aggregator, held, cover, &mut taken) });
+                slots.extend(taken.into_iter().map(|slot| (aggregator, slot)));
             }
-            for (ranks, &aggregator) in ctx.topology.machines().iter().zip(&piece.aggregators) {
-                for &rank in ranks.iter().filter(|rank| **rank != aggregator) {
-                    b.transfer(aggregator, out, rank, Place::At(out), Content::Result);
+            for (_, piece, group) in self.crossings(b, &bundle.pieces) {
+                let Some(part) = self.lanes.part(piece, &bundle) else { continue };
+                let (from, to) = (self.aggregator(group, piece), self.lanes.finisher(piece));
+                let into = &mut inputs[piece - bundle.pieces.start];
+                let operands: Vec<Operand> = match merged.get(group.wrapping_sub(recorded.start)) {
+                    Some(Some(merged)) => merged.iter().map(|whole| cut(whole, &bundle, part)).collect(),
+                    _ => self.covers[group].iter().map(|content| elsewhere(*content, part)).collect(),
+                };
+                if from == to { into.extend(operands) } else { lend(b, from, &operands, to, into) }
+            }
+            slots.into_iter().for_each(|(rank, slot)| b.free(rank, slot));
+            let results = bundle.pieces.clone().zip(inputs).map(|(piece, inputs)| {
+                let Some(part) = self.lanes.part(piece, &bundle) else { return region(Buf::Out, 0, 0) };
+                let finisher = self.lanes.finisher(piece);
+                let out = result_place(self.ctx, b, finisher, part);
+                b.reduce(finisher, inputs, Content::Result, out);
+                out
+            });
+            let results = results.collect();
+            (bundle, results)
+        });
+        results.collect()
+    }
+
+    /// What the aggregators of bundles hold: of each recorded group, of each bundle.
+    fn collect(&self, b: &mut Builder<'_>, bundles: &[Bundle]) -> Vec<Vec<Vec<Operand>>> {
+        let groups = &self.groups.machines()[self.recorded(b)];
+        let mut held = vec![vec![Vec::new(); bundles.len()]; groups.len()];
+        for distance in 0..self.lanes.largest() {
+            for (index, bundle) in bundles.iter().enumerate() {
+                for (group, ranks) in groups.iter().enumerate().filter(|(_, ranks)| distance < ranks.len()) {
+                    let place = self.lanes.lane(ranks.len(), bundle.pieces.start);
+                    let from = ranks[(place + ranks.len() - distance) % ranks.len()];
+                    if !b.records(from) && !b.records(ranks[place]) {
+                        continue;
+                    }
+                    let own = own(self.ctx, from, (bundle.start, bundle.len));
+                    let held = &mut held[group][index];
+                    if distance == 0 { held.extend(own) } else { lend(b, from, &own, ranks[place], held) }
                 }
             }
         }
-        (Collective::Reduce, Some(root)) if root != piece.finisher => {
-            b.transfer(piece.finisher, at, root, Place::At(out), Content::Result);
-            b.free(piece.finisher, at.buf);
-        }
-        _ => {}
+        held
     }
-}
 
-/// Whoever would exchange elements if the piece had any exchanges a message at least.
-fn meet(ctx: &Context<'_>, b: &mut Builder<'_>, piece: &Piece) {
-    let (everyone, root) = match (ctx.layout.request().collective, ctx.layout.request().root) {
-        (Collective::AllReduce, _) => (true, None),
-        (_, root) => (false, root),
-    };
-    for (ranks, &aggregator) in ctx.topology.machines().iter().zip(&piece.aggregators) {
-        let neighbours = ranks.iter().map(|rank| (*rank, aggregator));
-        for (from, to) in neighbours.chain([(aggregator, piece.finisher)]) {
-            b.meet(from, to);
-            if everyone {
-                b.meet(to, from);
+    /// The results of bundles, from their finishers to whoever gets them.
+    fn hand_out(&self, b: &mut Builder<'_>, finished: &[(Bundle, Vec<Region>)]) {
+        match (self.ctx.layout.request().collective, self.ctx.layout.request().root) {
+            (Collective::AllReduce, _) => {
+                for (bundle, results) in finished {
+                    for (_, piece, group) in self.crossings(b, &bundle.pieces) {
+                        let (from, to) = (self.lanes.finisher(piece), self.aggregator(group, piece));
+                        let at = results[piece - bundle.pieces.start];
+                        if from != to && at.len > 0 {
+                            b.transfer(from, at, to, Place::At(at), Content::Result);
+                        }
+                    }
+                }
+                self.spread(b, finished);
+            }
+            (Collective::Reduce, Some(root)) => {
+                finished.iter().for_each(|(bundle, results)| self.bring(b, bundle, results, root));
+            }
+            _ => {}
+        }
+    }
+
+    /// The results of bundles, from their aggregators to their groups.
+    fn spread(&self, b: &mut Builder<'_>, finished: &[(Bundle, Vec<Region>)]) {
+        let groups = &self.groups.machines()[self.recorded(b)];
+        for distance in 1..self.lanes.largest() {
+            for (bundle, _) in finished {
+                for ranks in groups.iter().filter(|ranks| distance < ranks.len()) {
+                    let place = self.lanes.lane(ranks.len(), bundle.pieces.start);
+                    let to = ranks[(place + distance) % ranks.len()];
+                    let out = region(Buf::Out, bundle.start, bundle.len);
+                    b.transfer(ranks[place], out, to, Place::At(out), Content::Result);
+                }
             }
         }
     }
-    if let Some(root) = root {
-        b.meet(piece.finisher, root);
-    }
-}
 
-struct Piece {
-    range: Range<u64>,
-    finisher: Rank,
-    /// One a machine; on the finisher's, the finisher.
-    aggregators: Vec<Rank>,
-}
-
-struct Pieces {
-    pieces: Vec<Piece>,
-    /// The joint cover of each machine.
-    covers: Vec<Vec<Node>>,
-}
-
-impl Pieces {
-    /// A block of reduce_scatter is finished by its owner. Otherwise as many ranks of each machine
-    /// as the smallest machine has finish a slice each.
-    fn new(ctx: &Context<'_>) -> Pieces {
-        let machines = ctx.topology.machines();
-        let lanes = machines.iter().map(Vec::len).min().unwrap_or(0);
-        let piece = |range: Range<u64>, finisher: Rank| {
-            let home = ctx.topology.machine_of(finisher);
-            let place = ctx.topology.place_of(finisher);
-            let mut aggregators: Vec<Rank> =
-                machines.iter().map(|ranks| ranks[place % ranks.len()]).collect();
-            aggregators[home] = finisher;
-            Piece { range, finisher, aggregators }
+    /// The results of a bundle, over the aggregator in the root's group to the root.
+    fn bring(&self, b: &mut Builder<'_>, bundle: &Bundle, results: &[Region], root: Rank) {
+        let aggregator = self.aggregator(self.groups.machine_of(root), bundle.pieces.start);
+        let lacking = self.runs_without(bundle, root);
+        if lacking.is_empty() {
+            return;
+        }
+        let staged = match (aggregator == root, results) {
+            (true, _) => region(Buf::Out, bundle.start, bundle.len),
+            // Of a single piece its finisher may be the aggregator, and has it staged.
+            (false, [at]) if self.lanes.finisher(bundle.pieces.start) == aggregator => *at,
+            _ => region(b.slot(aggregator), 0, bundle.len),
         };
-        let world = 0..ctx.layout.world_size();
-        let pieces = match ctx.layout.request().collective {
-            Collective::ReduceScatter => world.map(|rank| piece(ctx.layout.block(rank), rank)).collect(),
-            _ => {
-                let finishers: Vec<Rank> =
-                    world.filter(|rank| ctx.topology.place_of(*rank) < lanes).collect();
-                let slices = u32::try_from(finishers.len()).expect("no more than ranks");
-                let slice = |index| slice_of(ctx.layout.count(), slices, index);
-                (0..).zip(finishers).map(|(index, finisher)| piece(slice(index), finisher)).collect()
+        for (piece, at) in bundle.pieces.clone().zip(results) {
+            let (Some((start, len)), finisher) = (self.lanes.part(piece, bundle), self.lanes.finisher(piece))
+            else {
+                continue;
+            };
+            let dst = region(staged.buf, staged.start + (start - bundle.start), len);
+            match (finisher == root, finisher == aggregator) {
+                (true, _) => continue,
+                (_, false) => {
+                    b.transfer(finisher, *at, aggregator, Place::At(dst), Content::Result);
+                }
+                (_, true) if at.buf == staged.buf => continue,
+                (_, true) => b.copy(aggregator, *at, dst, Content::Result),
             }
-        };
-        let map = leaf_map(ctx);
-        let covers = machines.iter().map(|ranks| joint_cover(map, ranks.iter().copied())).collect();
-        Pieces { pieces, covers }
+            b.free(finisher, at.buf);
+        }
+        if aggregator != root {
+            for (start, len) in lacking {
+                let src = region(staged.buf, staged.start + (start - bundle.start), len);
+                b.transfer(aggregator, src, root, Place::At(region(Buf::Out, start, len)), Content::Result);
+            }
+            b.free(aggregator, staged.buf);
+        }
     }
 
-    fn footprint(&self, ctx: &Context<'_>) -> Footprint {
-        let contents = |nodes: &[Node]| nodes.iter().map(|node| Content::of_node(*node)).collect::<Vec<_>>();
-        let covers = self.covers.iter().map(|cover| weigh(ctx, &contents(cover)));
+    /// What the root still lacks of a bundle: all but the piece that it finished itself.
+    fn runs_without(&self, bundle: &Bundle, root: Rank) -> Vec<(u64, u64)> {
+        let end = bundle.start + bundle.len;
+        let own = bundle.pieces.clone().find(|piece| self.lanes.finisher(*piece) == root);
+        let (start, len) = own.and_then(|piece| self.lanes.part(piece, bundle)).unwrap_or((end, 0));
+        let runs = [(bundle.start, start - bundle.start), (start + len, end - start - len)];
+        runs.into_iter().filter(|(_, len)| *len > 0).collect()
+    }
+
+    /// Whoever would exchange elements if there were any exchanges a message at least.
+    fn meet(&self, b: &mut Builder<'_>) {
+        let (collective, root) = (self.ctx.layout.request().collective, self.ctx.layout.request().root);
+        for ranks in &self.groups.machines()[self.recorded(b)] {
+            for &from in ranks {
+                ranks.iter().for_each(|to| b.meet(from, *to));
+            }
+        }
+        let home = root.map(|root| self.groups.machine_of(root));
+        for (_, piece, group) in self.crossings(b, &(0..self.lanes.pieces())) {
+            let (aggregator, finisher) = (self.aggregator(group, piece), self.lanes.finisher(piece));
+            b.meet(aggregator, finisher);
+            if collective == Collective::AllReduce || home == Some(group) {
+                b.meet(finisher, aggregator);
+            }
+        }
+    }
+
+    fn aggregator(&self, group: usize, piece: usize) -> Rank {
+        let ranks = &self.groups.machines()[group];
+        ranks[self.lanes.lane(ranks.len(), piece)]
+    }
+
+    /// The groups with a rank that is recorded.
+    fn recorded(&self, b: &Builder<'_>) -> Range<usize> {
+        let only = b.only().map(|rank| self.groups.machine_of(rank));
+        only.map_or(0..self.groups.machines().len(), |group| group..group + 1)
+    }
+
+    /// Of some pieces, who exchanges them between groups, if one of the two is recorded: the distance
+    /// from the aggregators' group to the finisher's, the piece, the aggregators' group; at first
+    /// everyone's own group, then the next, so that no rank is everyone's target at once.
+    fn crossings(&self, b: &Builder<'_>, pieces: &Range<usize>) -> Vec<(usize, usize, usize)> {
+        let groups = self.groups.machines().len();
+        let mut crossings = Vec::new();
+        for piece in pieces.clone() {
+            let finisher = self.lanes.finisher(piece);
+            let home = self.groups.machine_of(finisher);
+            let among = match b.only() {
+                Some(only) if only != finisher => {
+                    let group = self.groups.machine_of(only);
+                    if self.aggregator(group, piece) == only { group..group + 1 } else { 0..0 }
+                }
+                _ => 0..groups,
+            };
+            crossings.extend(among.map(|group| ((home + groups - group) % groups, piece, group)));
+        }
+        crossings.sort_unstable();
+        crossings
+    }
+
+    fn footprint(&self) -> Footprint {
+        let ctx = self.ctx;
+        let covers = self.covers.iter().map(|cover| weigh(ctx, cover));
         let (message, lent) = heaviest(covers.chain([heaviest_parts(ctx)]));
-        let merged = ctx.topology.machines().iter().zip(&self.covers).map(|(ranks, cover)| {
+        let merged = self.groups.machines().iter().zip(&self.covers).map(|(ranks, cover)| {
             let held: Vec<Content> = ranks.iter().flat_map(|rank| ctx.layout.parts(*rank)).copied().collect();
             merges(cover, &held)
         });
-        let staged = if ctx.layout.request().collective == Collective::Reduce { LAG + 1 } else { 0 };
-        let node = ctx.layout.bytes(Content::Node(Node::root(leaf_map(ctx).leaves())));
+        // A root's results are staged where they are finished, and again where they are collected.
+        let staged = if ctx.layout.request().collective == Collective::Reduce { LAG + 2 } else { 0 };
+        let leaves = ctx.layout.contract().map_or(1, |contract| contract.leaves());
+        let node = ctx.layout.bytes(Content::Node(Node::root(leaves)));
         let result = ctx.layout.bytes(Content::Result);
         Footprint {
             message: message.max(result),
@@ -166,4 +271,15 @@ impl Pieces {
             slots: merged.max().unwrap_or(0) + staged,
         }
     }
+}
+
+/// The part of an operand that spans a bundle.
+fn cut(whole: &Operand, bundle: &Bundle, (start, len): (u64, u64)) -> Operand {
+    let start = whole.region.start + (start - bundle.start);
+    Operand { region: region(whole.region.buf, start, len), content: whole.content }
+}
+
+/// An operand of a rank that is not recorded.
+fn elsewhere(content: Content, (start, len): (u64, u64)) -> Operand {
+    Operand { region: region(Buf::Out, start, len), content }
 }

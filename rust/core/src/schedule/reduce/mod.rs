@@ -3,6 +3,7 @@
 mod butterfly;
 mod direct;
 mod hierarchical;
+mod lanes;
 mod one_shot;
 
 pub(super) use butterfly::butterfly;
@@ -13,8 +14,8 @@ pub(super) use one_shot::one_shot;
 use super::algorithm::Context;
 use super::builder::{Builder, Place, region};
 use super::{Buf, Content, Operand, Region};
-use crate::Rank;
 use crate::law::{LeafMap, LeafSet, Node, cover};
+use crate::{Order, Rank};
 
 /// How many chunks the exchange of results lags behind that of contributions, so that a result that
 /// is not finished yet does not hold up the contributions behind it.
@@ -60,14 +61,28 @@ fn leaf_map<'a>(ctx: &Context<'a>) -> &'a LeafMap {
 }
 
 /// The cover of all leaves of some ranks.
-fn joint_cover(map: &LeafMap, ranks: impl IntoIterator<Item = Rank>) -> Vec<Node> {
-    let leaves = LeafSet::from_leaves(ranks.into_iter().flat_map(|rank| map.of(rank).iter()));
-    cover(map.leaves(), &leaves)
+fn joint_cover(map: &LeafMap, ranks: impl IntoIterator<Item = Rank>) -> Vec<Content> {
+    let runs = ranks.into_iter().flat_map(|rank| map.of(rank).runs().iter().copied());
+    cover(map.leaves(), &LeafSet::from_runs(runs)).into_iter().map(Content::of_node).collect()
 }
 
-/// How many nodes of a cover are not already among `held`: each takes a slot.
-fn merges(cover: &[Node], held: &[Content]) -> u64 {
-    cover.iter().filter(|node| !held.contains(&Content::of_node(**node))).count() as u64
+/// What the contributions of some ranks are merged to: in tree order their cover, in exact order one
+/// wide sum, unless there is but one contribution.
+fn cover_of(ctx: &Context<'_>, ranks: impl IntoIterator<Item = Rank> + Clone) -> Vec<Content> {
+    if ctx.layout.contract().is_none_or(|contract| contract.order() == Order::Tree) {
+        return joint_cover(leaf_map(ctx), ranks);
+    }
+    let held: Vec<Content> =
+        ranks.clone().into_iter().flat_map(|rank| ctx.layout.parts(rank)).copied().collect();
+    match held[..] {
+        [] | [_] => held,
+        _ => vec![Content::Wide(ranks.into_iter().map(|rank| leaf_map(ctx).of(rank).len()).sum())],
+    }
+}
+
+/// How many contents of a cover are not already among `held`: each takes a slot.
+fn merges(cover: &[Content], held: &[Content]) -> u64 {
+    cover.iter().filter(|content| !held.contains(content)).count() as u64
 }
 
 /// `rank` merges what it holds into `cover`. The new nodes are in slots, which are added to `slots`.
@@ -75,14 +90,13 @@ fn merge(
     b: &mut Builder<'_>,
     rank: Rank,
     mut held: Vec<Operand>,
-    cover: &[Node],
+    cover: &[Content],
     slots: &mut Vec<Buf>,
 ) -> Vec<Operand> {
     let mut merged = Vec::with_capacity(cover.len());
-    for node in cover {
-        let target = Content::of_node(*node);
+    for &target in cover {
         let (inside, outside): (Vec<Operand>, Vec<Operand>) =
-            held.into_iter().partition(|operand| node.contains(node_of(operand.content)));
+            held.into_iter().partition(|operand| takes(target, operand.content));
         held = outside;
         if let [whole] = inside[..] {
             merged.push(whole);
@@ -95,6 +109,14 @@ fn merge(
         merged.push(Operand { region: out, content: target });
     }
     merged
+}
+
+/// Whether `content` is merged into `target`.
+fn takes(target: Content, content: Content) -> bool {
+    match target {
+        Content::Wide(_) => true,
+        _ => node_of(target).contains(node_of(content)),
+    }
 }
 
 fn node_of(content: Content) -> Node {
