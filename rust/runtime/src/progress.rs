@@ -35,6 +35,8 @@ struct Shared {
 struct State {
     jobs: VecDeque<(Job, Arc<Outcome>)>,
     running: bool,
+    /// How many callers wait for their turn.
+    waiting: u32,
     closed: bool,
 }
 
@@ -87,7 +89,9 @@ impl Progress {
     ) -> Option<T> {
         let mut state = lock(&self.shared.state);
         while state.running || !state.jobs.is_empty() {
+            state.waiting += 1;
             state = self.shared.wait(state, INTERRUPT_EVERY);
+            state.waiting -= 1;
             if (state.running || !state.jobs.is_empty()) && interrupt() {
                 return None;
             }
@@ -204,8 +208,14 @@ struct Running<'a>(&'a Shared);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        lock(&self.0.state).running = false;
-        self.0.changed.notify_all();
+        let mut state = lock(&self.0.state);
+        state.running = false;
+        // Waking costs a call of the kernel, also where nobody sleeps.
+        let is_awaited = state.waiting > 0 || !state.jobs.is_empty() || state.closed;
+        drop(state);
+        if is_awaited {
+            self.0.changed.notify_all();
+        }
     }
 }
 

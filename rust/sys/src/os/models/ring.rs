@@ -116,3 +116,31 @@ fn a_damaged_message_is_rewritten_after_its_read_and_read_after_its_rewrite() {
         sending.join().unwrap();
     });
 }
+
+/// The consumer expects what comes, and the mail of one message is next to the tail of a later one.
+#[test]
+fn an_expected_message_is_never_taken_for_a_later_one() {
+    const SEALS: [u64; 3] = [11, 12, 13];
+    explore(|| {
+        let (mut producer, mut consumer) = pair();
+        let sending = thread::spawn(move || {
+            for (seal, len) in SEALS.into_iter().zip([0, 0, 64]) {
+                let head = |_, _: WriteSpan<'_>| {
+                    let mut head = [0; HEAD_BYTES];
+                    head[HEAD_BYTES - 8..].copy_from_slice(&seal.to_le_bytes());
+                    head
+                };
+                let bytes = payload(seal, len);
+                while producer.try_push(ReadSpan::from(&bytes[..]), head).unwrap().is_none() {
+                    thread::yield_now();
+                }
+            }
+        });
+        for (seal, len) in SEALS.into_iter().zip([0, 0, 64]) {
+            while consumer.try_pop_expected(len, |_| seal).unwrap().is_none() {
+                thread::yield_now();
+            }
+        }
+        sending.join().unwrap();
+    });
+}

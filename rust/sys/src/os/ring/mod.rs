@@ -38,7 +38,9 @@
 //!   messages are ever unverified. Else it is the consumer's.
 //! - Mail is words, not data: the consumer may read it while the producer writes the next. What it read
 //!   counts only if its seal is the expected one, as of any message that may be damaged; if not, the
-//!   message is read from its frame.
+//!   message is read from its frame. Every message stores its seal, then its tail with Release, and the
+//!   consumer loads the tail with Acquire before the seal: it never takes a later message's tail together
+//!   with the seal of the expected one.
 //! - A frame that failed verification goes back for one rewrite: the consumer is done reading it,
 //!   stores `wanted` with Release, and reads it again only after it loaded `resent` with Acquire,
 //!   which the producer stored with Release after the rewrite. It is not lent meanwhile.

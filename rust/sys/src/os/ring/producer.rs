@@ -107,9 +107,7 @@ impl Producer {
             self.copies.extend(head);
             payload.append_to(&mut self.copies);
         }
-        if payload.len() <= MAIL_BYTES {
-            self.write_mail(place, self.sent, payload.len(), seal_of(&head));
-        }
+        self.write_mail(place, self.sent, payload.len(), seal_of(&head));
         self.tail += needed as u64;
         self.ring.in_turn(TAIL, self.sent).store(self.tail, Release);
         self.sent += 1;
@@ -224,13 +222,17 @@ impl Producer {
         head
     }
 
-    /// Puts a small message into the line of the tail as well.
+    /// Puts a small message into the line of its tail as well, and of any its seal: the tail that comes with
+    /// a message's seal is that message's.
     #[inline]
     fn write_mail(&self, place: usize, number: u64, payload_bytes: usize, seal: u64) {
+        self.ring.in_turn(MAIL_SEAL, number).store(seal, Relaxed);
+        if payload_bytes > MAIL_BYTES {
+            return;
+        }
         let mut words = [0; MAIL_WORDS];
         // SAFETY: the frame that was just written; it is not sent yet.
         unsafe { self.ring.reading(place + PAYLOAD_AT, payload_bytes) }.read_words(&mut words);
-        self.ring.in_turn(MAIL_SEAL, number).store(seal, Relaxed);
         for (word, value) in words.into_iter().enumerate().take(payload_bytes.div_ceil(8)) {
             self.ring.in_turn(MAIL + word * 8, number).store(value, Relaxed);
         }

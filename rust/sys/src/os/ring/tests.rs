@@ -18,7 +18,8 @@ fn check(head: &[u8; HEAD_BYTES], _payload_bytes: usize, sum: u64) -> Result<(),
 }
 
 fn payload(number: u64) -> Vec<u8> {
-    let len = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % 1_500;
+    let random = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize;
+    let len = if random % 2 == 0 { random / 2 % 50 } else { random / 2 % 1_500 };
     (0..len).map(|i| (number as usize + i * 3) as u8).collect()
 }
 
@@ -99,6 +100,70 @@ fn a_held_lease_keeps_its_bytes_and_everything_behind_it() {
     drop(first);
     assert!(push(&mut producer, &[5; 64]).is_some());
     assert!(push(&mut producer, &[5; 64]).is_some());
+}
+
+/// A head whose seal is the number and a digest of the payload's checksum.
+fn sealed(number: u64) -> impl Fn(u64) -> u64 {
+    move |sum| (sum >> 16) ^ number << 48
+}
+
+fn push_sealed(producer: &mut Producer, number: u64) -> bool {
+    let bytes = payload(number);
+    let head = |sum, _: WriteSpan<'_>| {
+        let mut head = [0; HEAD_BYTES];
+        head[HEAD_BYTES - 8..].copy_from_slice(&sealed(number)(sum).to_le_bytes());
+        head
+    };
+    producer.try_push(ReadSpan::from(&bytes[..]), head).unwrap().is_some()
+}
+
+fn pop_sealed(consumer: &mut Consumer, number: u64) -> Option<Vec<u8>> {
+    let taken = consumer.try_pop_expected(payload(number).len(), sealed(number)).unwrap()?;
+    Some(match taken {
+        Taken::Small(small) => small.payload().to_vec(),
+        Taken::Lent(lease) => lease.payload().to_vec(),
+    })
+}
+
+#[test]
+fn an_expected_message_is_taken_however_far_its_producer_is_ahead() {
+    const COUNT: u64 = 3_000;
+    // Every length of payload() follows every other: small ones in the tail's line, and large ones.
+    for ahead in 1..6 {
+        let (mut producer, mut consumer) = pair(16 * 1024);
+        let mut sent = 0;
+        for number in 0..COUNT {
+            while sent < COUNT && sent < number + ahead && push_sealed(&mut producer, sent) {
+                sent += 1;
+            }
+            assert_eq!(pop_sealed(&mut consumer, number + 1), None, "that is not the next one");
+            assert_eq!(pop_sealed(&mut consumer, number), Some(payload(number)), "{ahead} ahead");
+        }
+    }
+}
+
+#[test]
+fn two_threads_pass_messages_that_are_expected() {
+    const COUNT: u64 = if cfg!(miri) { 50 } else { 20_000 };
+    let (mut producer, mut consumer) = pair(16 * 1024);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for number in 0..COUNT {
+                while !push_sealed(&mut producer, number) {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for number in 0..COUNT {
+            let found = loop {
+                match pop_sealed(&mut consumer, number) {
+                    Some(found) => break found,
+                    None => std::thread::yield_now(),
+                }
+            };
+            assert_eq!(found, payload(number));
+        }
+    });
 }
 
 #[test]
