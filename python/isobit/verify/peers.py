@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from isobit.progress import Progress
 from isobit.reference.dtype import Dtype
 from isobit.reference.op import Order, ReduceOp
 from isobit.verify.cases import Reduction
 from isobit.verify.contenders import LEAVES, SIZES, WATCHED, WORLD_SIZES, Cell, leaf, watched
 from isobit.verify.groups import GroupError, follow, launcher
-from isobit.verify.report import Progress
 
 MODULE = ["-m", "isobit.verify.contenders"]
 #: How a library is called before it has said its name.
