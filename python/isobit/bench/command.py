@@ -17,6 +17,7 @@ from typing import NoReturn, TypeVar
 from isobit import cli
 from isobit.bench import peers, report
 from isobit.bench.cases import COLLECTIVES, DTYPES, ORDERS, Case, bytes_needed, cases, parse_sizes, shown
+from isobit.bench.goals import print_goals
 from isobit.bench.groups import Group, GroupError
 from isobit.bench.rounds import Result, measure
 from isobit.cli import UsageError
@@ -82,7 +83,7 @@ def _bench(given: argparse.Namespace, wanted: Sequence[Case]) -> int:
                 print(f"# {label}: {version}")
             for number, case in enumerate(wanted):
                 if number == 0 or case.collective != wanted[number - 1].collective:
-                    print(report.header(case))
+                    print(report.header(case), flush=True)
                 progress.show(f"{case.collective} {shown(case.size)}", number, len(wanted))
                 new = measure(case, groups, given.seconds, lost)
                 progress.clear()
@@ -103,6 +104,8 @@ def _finish(
 ) -> int:
     if given.peers is not None:
         report.print_ratios(results)
+    if given.goals:
+        print_goals(results)
     if given.json is not None:
         text = json.dumps(report.as_json(results, versions, given.seconds, given.buffers), indent=1)
         given.json.write_text(text + "\n")
@@ -135,6 +138,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     add("--buffers", type=buffers, default="numpy", help="what Python gives: numpy or torch (numpy)")
     some = f"measure these too, or all of {', '.join(peers.PEERS)}"
     add("--peers", type=names, nargs="?", const=[*peers.PEERS], metavar="A,B", help=some)
+    add("--goals", action="store_true", help="compare with what the project has promised itself; needs --peers")
     add("--seconds", type=_seconds, default=0.1, help="for each library, collective and size, about (0.1)")
     add("--json", type=_file("--json"), metavar="FILE", help="write the results: docs/bench.md says what is in it")
     add("--plot", type=_file("--plot"), metavar="FILE", help="draw latency and bandwidth")
@@ -143,6 +147,10 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     for package, is_needed in needed.items():
         if is_needed and importlib.util.find_spec(package) is None:
             raise UsageError(f"bench: this needs {package}: pip install {package}")
+    if given.goals and given.peers is None:
+        raise UsageError("bench: --goals compares with peers: give --peers")
+    if given.plot and given.collectives == ["barrier"]:
+        raise UsageError("bench: --plot draws against size, and a barrier has none")
     if given.n < 2:
         given.collectives = [name for name in given.collectives if name != "send_recv"]
     return given

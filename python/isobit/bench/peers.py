@@ -130,7 +130,7 @@ def _compile(label: str, name: str, mpi: Mpi) -> str:
         return str(program)
     cache.mkdir(parents=True, exist_ok=True)
     half_made = cache / f"{program.name}.{os.getpid()}"
-    command = [*mpi.compiler, "-O3", "-march=native", str(_SOURCE), "-o", str(half_made), *mpi.flags]
+    command = [*mpi.compiler, "-O2", str(_SOURCE), "-o", str(half_made), *mpi.flags]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -39,9 +39,15 @@ def draw(path: Path, results: Sequence[Result]) -> None:
         small = [result for result in of_it if result.case.size <= LATENCY_TO]
         large = [result for result in of_it if result.case.size >= BANDWIDTH_FROM]
         title = f"{collective}, {case.dtype}, {case.ranks} ranks"
-        _panel(left, small or of_it, f"{title}: time (us, median), lower is better", is_time=True)
-        _panel(right, large or of_it, f"{title}: bus bandwidth (GB/s), higher is better", is_time=False)
-    figure.tight_layout(w_pad=3, h_pad=2.5)
+        _panel(left, small or of_it, f"{title}: time, us", is_time=True)
+        _panel(right, large or of_it, f"{title}: bus bandwidth, GB/s", is_time=False)
+    figure.suptitle(
+        "Medians. On the left less is better, on the right more. Solid: called from C or Rust; dashed: from Python.",
+        x=0.01,
+        ha="left",
+        fontsize=11,
+    )
+    figure.tight_layout(w_pad=4, h_pad=2.5)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -70,53 +76,66 @@ def _panel(axes: Axes, results: Sequence[Result], title: str, *, is_time: bool) 
     axes.grid(axis="y", color="0.9")
     axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold")
     axes.set_xlabel("bytes")
-    _name_lines(axes, lines, sizes[-1])
+    if is_time:
+        axes.yaxis.tick_right()
+        axes.spines.right.set_visible(True)
+        axes.spines.left.set_visible(False)
+    _name_lines(axes, lines, sizes[0] if is_time else sizes[-1], on_left=is_time)
 
 
-def _name_lines(axes: Axes, lines: dict[Library, list[tuple[int, float]]], right: int) -> None:
-    """Each line's name beside its end, moved up or down until none covers another."""
+def _name_lines(axes: Axes, lines: dict[Library, list[tuple[int, float]]], size: int, *, on_left: bool) -> None:
+    """Each line's name and value beside its end, moved up or down until none covers another."""
     low, high = (math.log10(limit) for limit in axes.get_ylim())
-    ends = {library: max(points)[1] for library, points in lines.items()}
-    at = {library: (math.log10(end) - low) / (high - low) for library, end in ends.items()}
-    places = spread([*at.values()], 0.062)
-    for library, place in zip(at, places, strict=True):
+    ends = {library: (min(points) if on_left else max(points))[1] for library, points in lines.items()}
+    wanted = [(math.log10(end) - low) / (high - low) for end in ends.values()]
+    for (library, end), place in zip(ends.items(), spread(wanted, 0.064), strict=True):
         colour = COLOURS.get(library.library, "0.5")
         axes.annotate(
-            f"{library.label}  {ends[library]:.3g}",
-            xy=(right, ends[library]),
-            xytext=(1.04, place),
+            f"{library.label}  {end:.3g}",
+            xy=(size, end),
+            xytext=(-0.08 if on_left else 1.08, place),
             textcoords="axes fraction",
+            ha="right" if on_left else "left",
             va="center",
             color=colour,
-            fontsize=9,
+            fontsize=9.5,
             fontweight="bold" if library.library == "isobit" else "normal",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 2,
+                "relpos": (1 if on_left else 0, 0.5),
+            },
             annotation_clip=False,
         )
 
 
 def spread(wanted: Sequence[float], apart: float) -> list[float]:
-    """The places nearest to those wanted, in their order, of which no two are closer than `apart`.
+    """The places nearest to those wanted, in their order, of which no two are closer than `apart`; 0 to 1 if possible.
 
-    >>> spread([0.5, 0.5, 0.9], 0.1)
-    [0.45, 0.55, 0.9]
+    >>> spread([0.5, 0.5, 0.9, 1.0], 0.1)
+    [0.45, 0.55, 0.9, 1.0]
     """
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     # Runs of names that touch, each around the mean of what its names want.
     runs: list[list[int]] = []
     for index in order:
         runs.append([index])
-        while len(runs) > 1 and _start(runs[-1], wanted, apart) < _start(runs[-2], wanted, apart) + apart * len(
-            runs[-2]
+        while (
+            len(runs) > 1 and _first(runs[-1], wanted, apart) < _first(runs[-2], wanted, apart) + len(runs[-2]) * apart
         ):
             last = runs.pop()
             runs[-1] += last
     places = [0.0] * len(wanted)
     for run in runs:
         for step, index in enumerate(run):
-            places[index] = round(_start(run, wanted, apart) + step * apart, 6)
+            places[index] = round(_first(run, wanted, apart) + step * apart, 6)
     return places
 
 
-def _start(run: Sequence[int], wanted: Sequence[float], apart: float) -> float:
-    return sum(wanted[index] for index in run) / len(run) - apart * (len(run) - 1) / 2
+def _first(run: Sequence[int], wanted: Sequence[float], apart: float) -> float:
+    length = apart * (len(run) - 1)
+    middle = sum(wanted[index] for index in run) / len(run)
+    return max(0.0, min(1.0 - length, middle - length / 2))
