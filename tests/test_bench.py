@@ -37,7 +37,9 @@ QUICK = ("--sizes", "8,64K", "--seconds", "0.01")
 class Bench:
     """`isobit bench` as a process of its own; what it and its ranks leave behind can be found by a mark."""
 
-    def __init__(self, words: tuple[str, ...], environment: Mapping[str, str] | None = None, before: str = "") -> None:
+    def __init__(
+        self, words: tuple[str, ...], environment: Mapping[str, str] | None = None, before: str = "pass"
+    ) -> None:
         self._mark = f"MARK={uuid.uuid4()}"
         name, _, value = self._mark.partition("=")
         program = f"import sys; {before}; from isobit.cli import main; sys.exit(main({['bench', *words]!r}))"
@@ -263,6 +265,7 @@ def test_the_script_that_installs_a_peer_says_the_same(peer: str) -> None:
         (["--sizes", "1000000G"], "GiB are free: give a smaller --sizes"),
         (["--sizes", "1", "--collectives", "all_reduce"], "there is nothing to measure"),
         (["-n", "0"], "the number of ranks is an integer from 1 to 1024"),
+        (["-n", "1", "--collectives", "send_recv"], "send_recv needs two ranks"),
         (["-n", "1000"], "GiB are free: give fewer ranks"),
         (["--seconds", "0"], "'0': give seconds"),
         (["--json", "/nowhere/bench.json"], "No such file or directory"),

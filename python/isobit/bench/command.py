@@ -153,6 +153,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         raise UsageError("bench: --plot draws against size, and a barrier has none")
     if given.n < 2:
         given.collectives = [name for name in given.collectives if name != "send_recv"]
+        if not given.collectives:
+            raise UsageError("bench: send_recv needs two ranks")
     return given
 
 

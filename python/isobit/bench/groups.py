@@ -24,6 +24,7 @@ ANSWER_TIME = 120.0
 END_TIME = 10.0
 #: What a rank must not inherit: the driver may itself be a rank of something.
 _FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "ISOBIT_JOB", "ISOBIT_TRACE", "ISOBIT_FLIGHT")
+_FOREIGN_PREFIXES = ("OMPI_COMM_", "PMI_", "PMIX_", "SLURM_")
 
 
 class GroupError(Exception):
@@ -74,7 +75,10 @@ class Group:
     def start(self, guard: Guard) -> None:
         """Starts the ranks and waits until each has said hello; `PeerError` if one does not."""
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(self._path))
+            try:
+                listener.bind(str(self._path))
+            except OSError as error:
+                raise PeerError(f"no socket can be made in {self._path.parent} (TMPDIR): {error}") from None
             listener.listen(self._size)
             self._launch(guard)
             deadline = time.monotonic() + START_TIME
@@ -124,7 +128,11 @@ class Group:
         self._ranks, self._processes = [], []
 
     def _launch(self, guard: Guard) -> None:
-        common = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+        common = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in _FOREIGN and not name.startswith(_FOREIGN_PREFIXES)
+        }
         common |= {
             SOCKET: str(self._path),
             NAME: f"{self.library.library}-{self.library.interface}".replace(" ", "-"),

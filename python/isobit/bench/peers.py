@@ -128,10 +128,10 @@ def _compile(label: str, name: str, mpi: Mpi) -> str:
     program = cache / f"{name}-{stamp}"
     if program.exists():
         return str(program)
-    cache.mkdir(parents=True, exist_ok=True)
     half_made = cache / f"{program.name}.{os.getpid()}"
     command = [*mpi.compiler, "-O2", str(_SOURCE), "-o", str(half_made), *mpi.flags]
     try:
+        cache.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise PeerError(f"{label}: the C program can't be compiled: {error}") from None

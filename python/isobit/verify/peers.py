@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from isobit.bench.peers import INSTALL, gloo_missing
 from isobit.progress import Progress
 from isobit.reference.dtype import Dtype
 from isobit.reference.op import Order, ReduceOp
@@ -157,12 +158,8 @@ def _count(results: int) -> str:
 
 
 def _gloo_missing() -> str | None:
-    if importlib.util.find_spec("torch") is None:
-        return "torch is not installed: pip install torch"
-    probe = "import sys, torch.distributed as d; sys.exit(not (d.is_available() and d.is_gloo_available()))"
-    if subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode != 0:
-        return "this torch has no Gloo, or does not load: pip install torch"
-    return None
+    reason = gloo_missing()
+    return reason and f"{reason}: {INSTALL['gloo']}"
 
 
 def _mpi_missing() -> str | None:
