@@ -41,13 +41,10 @@ def draw(path: Path, results: Sequence[Result]) -> None:
         title = f"{collective}, {case.dtype}, {case.ranks} ranks"
         _panel(left, small or of_it, f"{title}: time, us", is_time=True)
         _panel(right, large or of_it, f"{title}: bus bandwidth, GB/s", is_time=False)
-    figure.suptitle(
-        "Medians. On the left less is better, on the right more. Solid: called from C or Rust; dashed: from Python.",
-        x=0.01,
-        ha="left",
-        fontsize=11,
-    )
-    figure.tight_layout(w_pad=4, h_pad=2.5)
+    inches = figure.get_figheight()
+    text = "Medians. On the left less is better, on the right more. Solid: called from C or Rust; dashed: from Python."
+    figure.suptitle(text, x=0.01, y=1 - 0.1 / inches, ha="left", va="top", fontsize=11)
+    figure.tight_layout(w_pad=4, h_pad=2.5, rect=(0, 0, 1, 1 - 0.35 / inches))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -72,6 +69,8 @@ def _panel(axes: Axes, results: Sequence[Result], title: str, *, is_time: bool) 
     ticks = sizes[:: max(1, len(sizes) // 7)]
     axes.set_xticks(ticks, [shown(size) for size in ticks])
     axes.minorticks_off()
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(10, subs=(1, 2, 5) if high / low < 100 else (1,)))
     axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
     axes.grid(axis="y", color="0.9")
     axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold")
