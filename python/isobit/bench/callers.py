@@ -121,13 +121,10 @@ class Gloo:
         }
         call = calls[case.collective]
         before = (lambda: y.copy_(x)) if case.collective in ("all_reduce", "reduce") else None
-        try:
-            # What it does not have it refuses on every rank, before anything is sent.
-            if before:
-                before()
-            call()
-        except (RuntimeError, ValueError) as error:
-            raise UnsupportedError(str(error).splitlines()[0]) from None
+        if case.collective != "barrier":
+            # By an all_reduce: of what has a root not every rank would know, and those that don't would hang later.
+            _refusal(lambda: d.all_reduce(y.new_ones(1)))
+            _refusal(lambda: d.reduce_scatter(y, blocks_in) if case.collective == "reduce_scatter" else None)
         return call, before
 
     def close(self) -> None:
@@ -170,6 +167,14 @@ class Mpi4py:
 
     def close(self) -> None:
         """mpi4py leaves the group when the process ends."""
+
+
+def _refusal(call: Call) -> None:
+    """What Gloo does not have it refuses on every rank, before anything is sent."""
+    try:
+        call()
+    except (RuntimeError, ValueError) as error:
+        raise UnsupportedError(str(error).splitlines()[0]) from None
 
 
 def ping_pong(rank: int, send: Callable[[int], Any], recv: Callable[[int], Any]) -> Call:
