@@ -105,6 +105,9 @@ class Gloo:
     def prepare(self, case: Case, given: Array, out: Array) -> tuple[Call, Call | None]:
         d, rank, ranks = self._distributed, self.rank, self.ranks
         x, y = as_torch(given), as_torch(out)
+        if case.collective == "reduce" and rank != 0:
+            # Gloo works in place on every rank.
+            y = x.clone()
         blocks_in, blocks_out = ([*each.view(ranks, -1)] if each.numel() % ranks == 0 else [] for each in (x, y))
         is_root = rank == 0
         calls: dict[str, Call] = {

@@ -171,6 +171,9 @@ class Group:
                 rank = next(rank for rank in missing if rank.connection is ready)
                 if (line := rank.read()) is not None:
                     lines[rank] = line
+                    if line.startswith("error "):
+                        # The others may wait for this rank.
+                        raise GroupError(line.removeprefix("error "))
         return [lines[rank] for rank in self._ranks]
 
     def _wait(self, sockets: Sequence[socket.socket], deadline: float) -> list[socket.socket]:
