@@ -9,7 +9,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH RANK WORLD_SIZE LOCAL_RANK
 
 RUST := $(shell find rust -name '*.rs' -o -name '*.toml')
-TORCH_TESTS := $(wildcard tests/test_torch.py tests/test_examples_torch.py tests/test_tensors.py)
+TORCH_TESTS := $(wildcard tests/test_torch.py tests/test_examples_torch.py tests/test_tensors.py tests/test_bench.py)
+# Where torch is, if make test-torch has found one: Gloo then takes part.
+BENCH_PYTHON = $(firstword $(wildcard .venv-torch/bin/python) $(BIN)/python)
 PYTHON_CODE := conftest.py python examples tests $(wildcard benches)
 
 .DEFAULT_GOAL := help
@@ -77,17 +79,24 @@ lint: .venv/native ## Check formats, lints and types
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/mypy --strict python/isobit
-	$(BIN)/mypy --strict conftest.py $(wildcard examples/*.py examples/digits/*.py tests/*.py tests/mutations/*.py)
+	$(BIN)/mypy --strict conftest.py $(wildcard benches/*.py examples/*.py examples/digits/*.py tests/*.py tests/mutations/*.py)
 	$(BIN)/python -m pytest -q tests/test_tidy.py
 
-bench: ## Measure the kernels against memcpy, as ratios in one run
+bench: .venv/native target/release/examples/bench_rank ## Measure kernels, goals of one host, and every library here (minutes)
 	cargo bench --locked -p isobit-sys --bench kernels
+	$(BIN)/isobit run -n 2 benches/host.py
+	$(BENCH_PYTHON) -m isobit bench --peers --goals --sizes 8:64M:8
+
+# The caller in Rust of `isobit bench`.
+target/release/examples/bench_rank: $(RUST)
+	cargo build --release --locked -p isobit --example bench_rank
+	@touch $@
 
 bench-scale: ## Plan and simulate thousands of ranks: time, memory, messages, bytes (some minutes)
 	cargo bench --locked -p isobit-sys --bench scale
 
 docs: .venv/native ## Build the API reference from the docstrings into dist/docs/
-	$(BIN)/pdoc --output-directory dist/docs isobit '!isobit.reference' '!isobit.cli' '!isobit.verify' '!isobit.plan'
+	$(BIN)/pdoc --output-directory dist/docs isobit '!isobit.reference' '!isobit.cli' '!isobit.verify' '!isobit.bench' '!isobit.plan'
 	@echo "open dist/docs/isobit.html"
 
 wheel: .venv/tools ## Build a wheel into dist/

@@ -1,4 +1,5 @@
-"""The command line: `isobit run -n N script.py args...`, `isobit verify`, `isobit flight`, `isobit trace`."""
+"""The command line: `isobit run -n N script.py args...`, `isobit verify`, `isobit bench`, `isobit flight`,
+`isobit trace`."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ usage: isobit run -n N [--timeout SECONDS] [--trace FILE] script.py [arguments..
        isobit trace -o FILE FILE...
        isobit verify [--quick] [--peers [--plot FILE]]
        isobit plan --ranks R [options: isobit plan --help]
+       isobit bench [options: isobit bench --help]
        isobit --version
 
 run starts N ranks of a Python program on this host. Each line of output begins with its rank. One Ctrl-C
@@ -36,6 +38,7 @@ for bit against the reference. Its exit status is 1 if a bit is wrong, and it sh
   --plot FILE  and draw it
 
 plan predicts what each algorithm takes on any number of ranks and machines, and says which is chosen and why.
+bench measures the collectives on this machine, with --peers beside other libraries in the same run.
 """
 
 RANKS_MAX = 1024
@@ -61,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from isobit.plan.command import main as plan
 
             return plan(words[1:])
+        if words[:1] == ["bench"]:
+            return _bench(words[1:])
         if words in (["--version"], ["-V"]):
             from isobit import __version__
 
@@ -93,11 +98,11 @@ def _run(words: list[str]) -> int:
                 raise UsageError(f"{option} needs a value")
             value = words.pop(0)
         if option == "-n":
-            ranks = _ranks(value)
+            ranks = parse_ranks(value)
         elif option == "--timeout":
             timeout = _timeout(value)
         elif option == "--trace":
-            trace = _writable("--trace", value)
+            trace = writable("--trace", value)
         else:
             module = ["-m", value]
     if ranks is None:
@@ -147,7 +152,8 @@ def _trace(words: list[str]) -> int:
     return 0
 
 
-def _writable(option: str, text: str) -> Path:
+def writable(option: str, text: str) -> Path:
+    """A file that can be written to; it is made."""
     path = Path(text)
     try:
         path.open("w").close()
@@ -184,7 +190,14 @@ def _verify(words: list[str]) -> int:
     return verify(quick, peers, plot)
 
 
-def _ranks(text: str) -> int:
+def _bench(words: list[str]) -> int:
+    from isobit.bench.command import main as bench
+
+    return bench(words)
+
+
+def parse_ranks(text: str) -> int:
+    """A number of ranks."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= RANKS_MAX):
         raise UsageError(f"-n {text}: the number of ranks is an integer from 1 to {RANKS_MAX}")
     return int(text)

@@ -11,7 +11,7 @@ Every operation, dtype, order and world size, over every transport, bit for bit 
 - `ranks`: the program that every rank runs
 - `groups`: starting ranks, and collecting what they found
 - `compare`: the first differing element
-- `report`: progress, table and verdict
+- `report`: table and verdict
 - `peers`, `contenders`, `picture`: other libraries on the same numbers
 - `command`: the command line
 """

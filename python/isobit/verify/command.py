@@ -12,6 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from isobit.progress import Progress
 from isobit.verify import groups, report, truths
 from isobit.verify.cases import WORLD_SIZES, cases
 from isobit.verify.peers import compare
@@ -31,7 +32,7 @@ def main(quick: bool, peers: bool, plot: Path | None) -> int:
 def verify(quick: bool, plant: Plant | None = None, world_sizes: Sequence[int] = WORLD_SIZES) -> int:
     """Checks the law on this machine; returns the exit status. `plant` is a mistake for the tests to find."""
     started = time.monotonic()
-    progress = report.Progress()
+    progress = Progress()
     found: list[groups.Group] = []
     failed: str | None = None
     with tempfile.TemporaryDirectory(prefix="isobit-verify-") as name:
@@ -58,7 +59,7 @@ def verify(quick: bool, plant: Plant | None = None, world_sizes: Sequence[int] =
     return 1
 
 
-def _show(progress: report.Progress, transport: str, world_size: int, done: int, total: int) -> None:
+def _show(progress: Progress, transport: str, world_size: int, done: int, total: int) -> None:
     progress.show(f"{transport:6}  {world_size} rank{'s' if world_size > 1 else ''}", done, total)
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from isobit.bench.peers import INSTALL, gloo_missing
+from isobit.progress import Progress
 from isobit.reference.dtype import Dtype
 from isobit.reference.op import Order, ReduceOp
 from isobit.verify.cases import Reduction
 from isobit.verify.contenders import LEAVES, SIZES, WATCHED, WORLD_SIZES, Cell, leaf, watched
 from isobit.verify.groups import GroupError, follow, launcher
-from isobit.verify.report import Progress
 
 MODULE = ["-m", "isobit.verify.contenders"]
 #: How a library is called before it has said its name.
@@ -157,12 +158,8 @@ def _count(results: int) -> str:
 
 
 def _gloo_missing() -> str | None:
-    if importlib.util.find_spec("torch") is None:
-        return "torch is not installed: pip install torch"
-    probe = "import sys, torch.distributed as d; sys.exit(not (d.is_available() and d.is_gloo_available()))"
-    if subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode != 0:
-        return "this torch has no Gloo, or does not load: pip install torch"
-    return None
+    reason = gloo_missing()
+    return reason and f"{reason}: {INSTALL['gloo']}"
 
 
 def _mpi_missing() -> str | None:

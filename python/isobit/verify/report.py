@@ -1,11 +1,10 @@
-"""What the user sees: progress, the table of digests, and the first wrong element."""
+"""What the user sees: the table of digests, and the first wrong element."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 import xxhash
 
@@ -17,22 +16,6 @@ from isobit.verify.ranks import Finding
 
 #: An error of these kinds follows from another rank's.
 _CONSEQUENCES = ("PeerLost", "Aborted", "Timeout")
-
-
-class Progress:
-    """A live line on a terminal; in a log, one line for each thing that is done."""
-
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
-        self._live = stream.isatty()
-
-    def show(self, name: str, done: int, total: int) -> None:
-        """`done` of `total` steps of `name`."""
-        line = f"{name:26} [{'#' * (24 * done // total):24}] {done:5}/{total}"
-        if self._live:
-            print(f"\r\x1b[K{line}", end="\n" if done == total else "", file=self._stream, flush=True)
-        elif done == total:
-            print(line, file=self._stream, flush=True)
 
 
 @dataclass(frozen=True)
