@@ -157,8 +157,12 @@ impl Transport for Link {
         each!(self, link => link.ring(peer));
     }
 
-    fn is_prompt(&self) -> bool {
-        each!(self, link => link.is_prompt())
+    fn looks(&self) -> u32 {
+        each!(self, link => link.looks())
+    }
+
+    fn relax(&self) {
+        each!(self, link => link.relax());
     }
 
     fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<LinkFrame>, TransportError> {

@@ -3,10 +3,27 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
 use crate::WriteSpan;
 
 /// The alignment of staging memory: a cache line, and the widest vector register.
 const ALIGN: usize = 64;
+
+/// From how many bytes on a block is a mapping of its own, with large pages where the kernel has them: it
+/// then prepares hundreds of times fewer of them, and only those that are touched.
+const MAPPED_BYTES_MIN: usize = 4 << 20;
+
+/// `len` zero bytes from the kernel.
+fn map(len: usize) -> Option<NonNull<u8>> {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory in use.
+    let start = unsafe { mmap_anonymous(std::ptr::null_mut(), len, protection, MapFlags::PRIVATE) }.ok()?;
+    // Only a wish: memory is memory without large pages.
+    // SAFETY: the whole mapping, in which nothing can be seen to change.
+    let _ = unsafe { madvise(start, len, Advice::LinuxHugepage) };
+    NonNull::new(start.cast())
+}
 
 /// A block of memory that its owner lends as spans.
 ///
@@ -31,6 +48,9 @@ impl Memory {
     pub fn zeroed(len: usize) -> Option<Memory> {
         if len == 0 {
             return Some(Memory { start: NonNull::dangling(), len });
+        }
+        if len >= MAPPED_BYTES_MIN {
+            return Some(Memory { start: map(len)?, len });
         }
         let layout = Layout::from_size_align(len, ALIGN).ok()?;
         // SAFETY: the layout's size is not zero.
@@ -58,7 +78,11 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if self.len > 0 {
+        if self.len >= MAPPED_BYTES_MIN {
+            // SAFETY: mapped in `zeroed` with this length, and unmapped only here.
+            let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+            debug_assert!(unmapped.is_ok(), "a mapping of our own can be unmapped");
+        } else if self.len > 0 {
             let layout = Layout::from_size_align(self.len, ALIGN).expect("it was allocated with this layout");
             // SAFETY: allocated in `zeroed` with the same layout and freed only here.
             unsafe { dealloc(self.start.as_ptr(), layout) };

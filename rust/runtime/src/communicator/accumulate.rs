@@ -1,21 +1,20 @@
 //! Accumulation: a rank's leaves, combined as they come into what the rank contributes.
 //!
-//! In tree order a leaf is combined with what is there as soon as it completes a node, so that about
-//! `log2` of a rank's leaves are held at a time when they come in order, more when they do not. In
-//! exact order the leaves are held raw, or added into one wide sum where that is smaller.
+//! In tree order a leaf is combined with what is there as soon as it completes a node of eight leaves or more,
+//! so that up to seven raw leaves and about `log2` of a rank's leaves as nodes are held at a time when
+//! they come in order, more when they do not. (Eight leaves in one pass move half the bytes that eight
+//! passes do.) In exact order the leaves are held raw, or added into one wide sum where that is smaller.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use isobit_core::law::{LeafMap, LeafSet, Node, contributions};
+use isobit_core::law::{LeafMap, LeafSet, Node, contributions, cover};
 use isobit_core::schedule::Content;
-use isobit_core::wire::Collective;
-use isobit_core::{Contract, ReduceOp, law};
+use isobit_core::{Contract, Rank, law};
 use isobit_sys::{Input, Kernels, Memory, ReadSpan, WriteSpan};
 
+use super::Place;
 use super::collectives::Reduction;
-use super::operation::Call;
-use super::signature::{Amounts, Signature};
-use super::{Communicator, Place};
 use crate::error::{Error, ErrorKind};
 
 /// What one rank has of a reduction over `num_leaves` leaves, of `count` elements each.
@@ -34,17 +33,77 @@ use crate::error::{Error, ErrorKind};
 /// ```
 #[derive(Debug)]
 pub struct Accumulator {
-    reduction: Reduction,
-    contract: Contract,
-    map: LeafMap,
+    pub(super) reduction: Reduction,
+    pub(super) contract: Contract,
+    pub(super) map: LeafMap,
     rank: u32,
-    count: u64,
-    missing: Vec<u32>,
+    pub(super) count: u64,
+    pub(super) missing: Vec<u32>,
     /// What is held, by its first leaf.
-    held: BTreeMap<u32, (Content, Memory)>,
+    pub(super) held: BTreeMap<u32, (Content, Memory)>,
+    spare: Spare,
+}
+
+/// How many leaves are combined in one pass, if they come in order.
+const LEAVES_AT_ONCE: u32 = 8;
+
+/// From how many bytes on partial sums go past the caches: the next leaf would push them out.
+const STREAM_BYTES_MIN: usize = 8 << 20;
+
+/// Memory of partial sums that were merged, for the next ones; of this accumulator and of those after it, so
+/// that a training step touches no page for the first time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spare(Arc<Mutex<Vec<Memory>>>);
+
+impl Spare {
+    fn blocks(&self) -> MutexGuard<'_, Vec<Memory>> {
+        // A list of blocks is whole at any time.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A block of so many bytes; one that is new takes the place of those that are of no use any more.
+    fn take(&self, bytes: usize, useful: [usize; 2]) -> Option<Memory> {
+        let mut blocks = self.blocks();
+        if let Some(place) = blocks.iter().position(|block| block.len() == bytes) {
+            return Some(blocks.swap_remove(place));
+        }
+        blocks.retain(|block| useful.contains(&block.len()));
+        Memory::zeroed(bytes)
+    }
+
+    fn give(&self, memory: Memory) {
+        self.blocks().push(memory);
+    }
+}
+
+impl Drop for Accumulator {
+    fn drop(&mut self) {
+        for (_, memory) in std::mem::take(&mut self.held).into_values() {
+            self.spare.give(memory);
+        }
+    }
 }
 
 impl Accumulator {
+    pub(super) fn new(
+        reduction: Reduction,
+        contract: Contract,
+        map: LeafMap,
+        rank: Rank,
+        count: u64,
+        spare: Spare,
+    ) -> Accumulator {
+        let missing = map.of(rank).iter().collect();
+        Accumulator { reduction, contract, map, rank, count, missing, held: BTreeMap::new(), spare }
+    }
+
+    /// The bytes of a leaf, and of a sum of some.
+    fn sizes(&self) -> Result<[usize; 2], Error> {
+        let contributions = contributions(&self.contract, &self.map, self.rank);
+        let sum = contributions.iter().find(|content| !matches!(content, Content::Leaf(_)));
+        Ok([self.bytes(Content::Leaf(0))?, self.bytes(sum.copied().unwrap_or(Content::Leaf(0)))?])
+    }
+
     /// The leaves that this rank owns.
     pub fn leaves(&self) -> &LeafSet {
         self.map.of(self.rank)
@@ -94,37 +153,67 @@ impl Accumulator {
         Ok(())
     }
 
-    /// Combines the leaf with the held nodes, up to the largest node that is complete now.
+    /// Combines the leaf with what is held, up to the largest node that is complete now.
     fn add_to_tree(&mut self, leaf: u32, values: ReadSpan<'_>) -> Result<(), Error> {
         let mut node = Node::leaf(leaf);
-        let mut inputs = vec![Content::Leaf(leaf)];
         while let Some(parent) = node.parent(self.map.leaves()) {
             let (left, right) = parent.children().expect("a parent has children");
-            let sibling = Content::of_node(if left == node { right } else { left });
-            if self.held.get(&first(sibling)).is_none_or(|(content, _)| *content != sibling) {
+            if !self.is_held(if left == node { right } else { left }) {
                 break;
             }
-            inputs.push(sibling);
             node = parent;
         }
-        inputs.sort_unstable_by_key(|content| first(*content));
-        let spans: Vec<Input<'_>> = (inputs.iter())
-            .map(|&content| Input {
-                content,
-                span: if content == Content::Leaf(leaf) {
-                    values
-                } else {
-                    self.held[&first(content)].1.span().into()
-                },
-            })
-            .collect();
-        let target = Content::of_node(node);
-        let memory = self.compute(target, &spans)?;
-        drop(spans);
-        for content in inputs {
-            self.held.remove(&first(content));
+        let raw = Input { content: Content::Leaf(leaf), span: values };
+        let waits = node.leaves() < LEAVES_AT_ONCE && self.missing.len() > 1;
+        if node.is_leaf() || waits {
+            return self.hold(leaf, Content::Leaf(leaf), &[raw]);
         }
-        self.held.insert(first(target), (target, memory));
+        self.merge(node, Some(raw))
+    }
+
+    /// Whether all leaves of a node are held, as whatever nodes.
+    fn is_held(&self, node: Node) -> bool {
+        let mut next = node.first();
+        for (&first, (content, _)) in self.held.range(node.first()..node.end()) {
+            if first != next {
+                return false;
+            }
+            next = end(*content);
+        }
+        next == node.end()
+    }
+
+    /// Puts a node in the place of what is held of it, and of a leaf that is just added.
+    fn merge(&mut self, node: Node, added: Option<Input<'_>>) -> Result<(), Error> {
+        let held = self.held.range(node.first()..node.end());
+        let mut inputs: Vec<Input<'_>> = held
+            .map(|(_, (content, memory))| Input { content: *content, span: memory.span().into() })
+            .chain(added)
+            .collect();
+        inputs.sort_unstable_by_key(|input| first(input.content));
+        let target = Content::of_node(node);
+        let memory = self.compute(target, &inputs)?;
+        drop(inputs);
+        let merged: Vec<u32> = self.held.range(node.first()..node.end()).map(|(first, _)| *first).collect();
+        for first in merged {
+            if let Some((_, memory)) = self.held.remove(&first) {
+                self.spare.give(memory);
+            }
+        }
+        self.held.insert(node.first(), (target, memory));
+        Ok(())
+    }
+
+    /// Merges what waits for more leaves that do not come: what is held is then what the rank contributes.
+    pub(super) fn complete(&mut self) -> Result<(), Error> {
+        if self.contract.dtype_acc().is_none() {
+            return Ok(());
+        }
+        for node in cover(self.map.leaves(), self.map.of(self.rank)) {
+            if self.held.get(&node.first()).is_none_or(|(content, _)| *content != Content::of_node(node)) {
+                self.merge(node, None)?;
+            }
+        }
         Ok(())
     }
 
@@ -152,7 +241,7 @@ impl Accumulator {
 
     fn compute(&self, target: Content, inputs: &[Input<'_>]) -> Result<Memory, Error> {
         let bytes = self.bytes(target)?;
-        let memory = Memory::zeroed(bytes).ok_or_else(|| {
+        let memory = self.spare.take(bytes, self.sizes()?).ok_or_else(|| {
             self.place().error(
                 ErrorKind::Memory,
                 None,
@@ -160,6 +249,9 @@ impl Accumulator {
             )
         })?;
         match (inputs, target) {
+            ([raw], Content::Leaf(_)) if bytes >= STREAM_BYTES_MIN => {
+                Kernels::best().stream(raw.span, memory.span());
+            }
             ([raw], Content::Leaf(_)) => Kernels::best().copy(raw.span, memory.span()),
             _ => self.kernel(target, inputs, memory.span())?,
         }
@@ -167,7 +259,15 @@ impl Accumulator {
     }
 
     fn kernel(&self, target: Content, inputs: &[Input<'_>], out: WriteSpan<'_>) -> Result<(), Error> {
-        let result = Kernels::best().reduce(&self.contract, inputs, target, out);
+        let contents: Vec<Content> = inputs.iter().map(|input| input.content).collect();
+        let spans: Vec<ReadSpan<'_>> = inputs.iter().map(|input| input.span).collect();
+        let result = Kernels::best().prepare(&self.contract, &contents, target).and_then(|prepared| {
+            if out.len() >= STREAM_BYTES_MIN {
+                prepared.run_streamed(&spans, out)
+            } else {
+                prepared.run(&spans, out)
+            }
+        });
         result.map_err(|error| self.wrong(error.to_string()))
     }
 
@@ -187,102 +287,17 @@ impl Accumulator {
 }
 
 fn first(content: Content) -> u32 {
-    match content {
-        Content::Leaf(leaf) => leaf,
-        Content::Node(node) => node.first(),
-        Content::Data | Content::Wide(_) | Content::Result => unreachable!("the tree has leaves and nodes"),
-    }
+    node_of(content).first()
 }
 
-impl Communicator {
-    /// What this rank adds its leaves to: `num_leaves` leaves of `count` elements, owned in
-    /// contiguous runs by rank. `reduction.op` is a sum or a mean here.
-    pub fn accumulator(
-        &self,
-        reduction: &Reduction,
-        num_leaves: u32,
-        count: u64,
-    ) -> Result<Accumulator, Error> {
-        let wrong = |message: String| self.wrong(Collective::AllReduce, message);
-        if !matches!(reduction.op, ReduceOp::Sum | ReduceOp::Mean) {
-            return Err(wrong(format!(
-                "accumulation is for op 'sum' and 'mean', not for '{}'",
-                reduction.op
-            )));
-        }
-        let partial = Reduction { op: ReduceOp::Sum, out_dtype: None, divisor: None, ..*reduction };
-        let contract = partial.contract(num_leaves).map_err(wrong)?;
-        let map = LeafMap::even(num_leaves, self.world_size());
-        let missing = map.of(self.rank()).iter().collect();
-        let (reduction, rank) = (*reduction, self.rank());
-        Ok(Accumulator { reduction, contract, map, rank, count, missing, held: BTreeMap::new() })
-    }
+fn end(content: Content) -> u32 {
+    node_of(content).end()
+}
 
-    /// Everyone gets the sum or mean of all leaves.
-    pub fn accumulated_all_reduce(
-        &mut self,
-        accumulator: Accumulator,
-        op: ReduceOp,
-        divisor: Option<u64>,
-        out: WriteSpan<'_>,
-        call: &mut Call<'_>,
-    ) -> Result<(), Error> {
-        self.calling(|comm| {
-            let counts = Amounts::Same(accumulator.count);
-            comm.accumulated(Collective::AllReduce, accumulator, (op, divisor), counts, out, call)
-        })
-    }
-
-    /// Each rank gets its block of the sum or mean of all leaves; blocks as in `reduce_scatter`.
-    pub fn accumulated_reduce_scatter(
-        &mut self,
-        accumulator: Accumulator,
-        op: ReduceOp,
-        divisor: Option<u64>,
-        out: WriteSpan<'_>,
-        counts: Option<&[u64]>,
-        call: &mut Call<'_>,
-    ) -> Result<(), Error> {
-        self.calling(|comm| {
-            let counts = comm.blocks_of(Collective::ReduceScatter, accumulator.count, counts)?;
-            comm.accumulated(Collective::ReduceScatter, accumulator, (op, divisor), counts, out, call)
-        })
-    }
-
-    fn accumulated(
-        &mut self,
-        collective: Collective,
-        accumulator: Accumulator,
-        (op, divisor): (ReduceOp, Option<u64>),
-        counts: Amounts,
-        out: WriteSpan<'_>,
-        call: &mut Call<'_>,
-    ) -> Result<(), Error> {
-        let reduction = Reduction { op, divisor, ..accumulator.reduction };
-        let contract = reduction
-            .contract(accumulator.map.leaves())
-            .map_err(|message| self.wrong(collective, message))?;
-        if !matches!(op, ReduceOp::Sum | ReduceOp::Mean) {
-            return Err(
-                self.wrong(collective, format!("what was accumulated gives 'sum' or 'mean', not '{op}'"))
-            );
-        }
-        if let [leaf, ..] = accumulator.missing[..] {
-            let message = format!(
-                "{} of this rank's leaves were not added, leaf {leaf} first",
-                accumulator.missing.len()
-            );
-            return Err(self.wrong(collective, message));
-        }
-        let elements = match collective {
-            Collective::AllReduce => accumulator.count,
-            _ => self.block(&counts),
-        };
-        self.check_len(collective, "out", out.len(), elements, contract.dtype_out())?;
-        let parts: Vec<ReadSpan<'_>> =
-            accumulator.held.values().map(|(_, memory)| memory.span().into()).collect();
-        let leaf_map = Some(accumulator.map.clone());
-        let signature = Signature { leaf_map, ..Signature::reduction(collective, contract, counts) };
-        self.perform(signature, 0, &parts, out, call)
+fn node_of(content: Content) -> Node {
+    match content {
+        Content::Leaf(leaf) => Node::leaf(leaf),
+        Content::Node(node) => node,
+        Content::Data | Content::Wide(_) | Content::Result => unreachable!("the tree has leaves and nodes"),
     }
 }

@@ -72,7 +72,7 @@ impl Exchange<'_, '_> {
         self.peers.iter_mut().for_each(Peer::begin);
         self.check_epoch()?;
         // With a timeline every wait is to be seen.
-        if self.sending == Sending::AllBuffered && self.link.is_prompt() && self.trace.is_none() {
+        if self.sending == Sending::AllBuffered && self.link.looks() > 0 && self.trace.is_none() {
             if self.run_straight()? {
                 return self.check_epoch();
             }
@@ -84,12 +84,12 @@ impl Exchange<'_, '_> {
         }
         let mut waiting = None;
         loop {
-            self.compute()?;
+            let mut moved = self.compute()?;
             if self.engine.is_finished() {
                 // A peer that has gone on to the next epoch takes messages of this one without using them.
                 return self.check_epoch();
             }
-            let mut moved = self.resend()?;
+            moved |= self.resend()?;
             for rank in 0..self.link.world_size() {
                 moved |= self.converse(rank)?;
             }
@@ -111,8 +111,9 @@ impl Exchange<'_, '_> {
         }
     }
 
-    /// Lets the engine go as far as it gets without messages.
-    fn compute(&mut self) -> Result<(), Failure> {
+    /// Lets the engine go on without messages, up to its next copy: whether there was one. Data that was
+    /// just sent is then still in the cache when it is copied.
+    fn compute(&mut self) -> Result<bool, Failure> {
         while let Some(effect) = self.engine.poll() {
             match effect {
                 Effect::Release(view) => self.executor.release(view),
@@ -126,21 +127,28 @@ impl Exchange<'_, '_> {
                 },
                 Effect::Reduce(step) | Effect::Copy(step) => {
                     let start = trace::begin(self.trace.as_deref());
+                    let mut copied = false;
                     match &self.program.steps[step as usize].action {
                         Action::Reduce { inputs, target, out } => {
                             self.executor.reduce(inputs, *target, *out)?
                         }
-                        Action::Copy { src, dst, content } => self.executor.copy(*src, *dst, *content)?,
+                        Action::Copy { src, dst, content } => {
+                            self.executor.copy(*src, *dst, *content)?;
+                            copied = true;
+                        }
                         _ => unreachable!("the engine names steps by what they do"),
                     }
                     if let Some(start) = start {
                         self.trace_work(step, start);
                     }
                     self.engine.on_event(Event::Completed(step));
+                    if copied {
+                        return Ok(true);
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn peer(&mut self, rank: Rank) -> &mut Peer {

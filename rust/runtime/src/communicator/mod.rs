@@ -2,6 +2,7 @@
 
 mod abort;
 mod accumulate;
+mod accumulated;
 mod arguments;
 mod collectives;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use isobit_sys::{ReadSpan, WriteSpan};
 
 pub use abort::AbortHandle;
 pub use accumulate::Accumulator;
+use accumulate::Spare;
 pub use collectives::Reduction;
 pub use explain::{Explanation, LeafCost};
 pub use operation::Call;
@@ -77,6 +79,7 @@ pub struct Communicator {
     ended: Option<Error>,
     /// The contract of the latest reduction: most are like the one before.
     contract: Option<(Reduction, Contract)>,
+    spare: Spare,
 }
 
 impl Communicator {
@@ -131,6 +134,7 @@ impl Communicator {
             abort: AbortHandle::default(),
             ended: None,
             contract: None,
+            spare: Spare::default(),
         }
     }
 

@@ -15,9 +15,7 @@ use super::failure::Failure;
 use crate::executor::Message;
 use crate::transport::Transport;
 
-/// How often a call looks for messages that are not there: some 20 us in all.
-const LOOKS: u32 = 1_000;
-/// After how many looks it rings, in case that a peer sleeps. One that does not is spared the bell, and this
+/// After how many looks a call rings, in case that a peer sleeps. One that does not is spared the bell, and this
 /// rank the wait until its stores are seen.
 const LOOKS_UNTIL_RING: u32 = 50;
 
@@ -43,6 +41,12 @@ impl Straight {
         peers.dedup();
         Straight { drafts: Vec::new(), of: None, done: vec![false; program.steps.len()], peers }
     }
+}
+
+/// How often a call has looked for messages that are not there, and may do so again.
+struct Looks {
+    left: u32,
+    done: u32,
 }
 
 impl Exchange<'_, '_> {
@@ -94,7 +98,7 @@ impl Exchange<'_, '_> {
     /// that wait for no step if `sends`.
     fn go(&mut self, sends: bool) -> Result<bool, Failure> {
         let program = self.program;
-        let mut looks = LOOKS;
+        let mut looks = Looks { left: self.link.looks(), done: 0 };
         for (at, step) in program.steps.iter().enumerate() {
             if self.straight.done[at] {
                 continue;
@@ -133,7 +137,7 @@ impl Exchange<'_, '_> {
         at: usize,
         from: Rank,
         (dst, content): (Region, Content),
-        looks: &mut u32,
+        looks: &mut Looks,
     ) -> Result<bool, Failure> {
         let channel = self.operation.channel;
         if self.peers[from as usize].has_early(channel) {
@@ -145,16 +149,17 @@ impl Exchange<'_, '_> {
                 self.keep(dst, content, Message::Expected(message))?;
                 return Ok(true);
             }
-            if *looks == 0 {
+            if looks.left == 0 {
                 return Ok(false);
             }
-            *looks -= 1;
-            if *looks == LOOKS - LOOKS_UNTIL_RING {
+            looks.left -= 1;
+            looks.done += 1;
+            if looks.done == LOOKS_UNTIL_RING {
                 self.ring();
             }
             // A pause takes as long as the message of a peer that is as far as this rank.
-            if *looks < LOOKS - LOOKS_UNTIL_RING {
-                std::hint::spin_loop();
+            if looks.done >= LOOKS_UNTIL_RING || self.link.world_size() > 2 {
+                self.link.relax();
             }
         }
     }

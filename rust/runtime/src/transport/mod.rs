@@ -221,9 +221,12 @@ pub trait Transport: Send {
     /// Wakes a peer that sleeps.
     fn ring(&self, peer: Rank);
 
-    /// Whether a rank that expects a message does well to look for it a few times before anything
-    /// else: a peer that has come as far answers within a microsecond.
-    fn is_prompt(&self) -> bool;
+    /// How often a rank that expects a message does well to look for it, with `relax` in between, before
+    /// anything else: a peer that has come as far answers soon. 0 if it is not worth a look.
+    fn looks(&self) -> u32;
+
+    /// Passes the time until the next look.
+    fn relax(&self);
 
     /// The next message from a peer if one is there, verified.
     ///

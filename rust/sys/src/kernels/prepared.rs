@@ -33,8 +33,12 @@ pub struct Prepared {
     /// Bytes of an element of each input, and of the output.
     sizes: Vec<usize>,
     out_size: usize,
+    stream: StreamFn,
     way: Way,
 }
+
+/// Copies bytes past the caches.
+type StreamFn = unsafe fn(*const u8, *mut u8, usize);
 
 enum Way {
     Tree { program: Program, loops: FoldLoops, finish: Finish },
@@ -82,6 +86,7 @@ impl Kernels {
             target,
             sizes: contents.iter().map(|content| bytes(*content)).collect(),
             out_size: bytes(target),
+            stream: self.stream,
             way,
         })
     }
@@ -134,6 +139,20 @@ impl Prepared {
     ///
     /// `out` is disjoint from each input or the same memory, element for element.
     pub fn run(&self, inputs: &[ReadSpan<'_>], out: WriteSpan<'_>) -> Result<(), KernelError> {
+        self.compute(inputs, out, None)
+    }
+
+    /// The same; what is computed goes past the caches: for much that nobody reads soon.
+    pub fn run_streamed(&self, inputs: &[ReadSpan<'_>], out: WriteSpan<'_>) -> Result<(), KernelError> {
+        self.compute(inputs, out, Some(self.stream))
+    }
+
+    fn compute(
+        &self,
+        inputs: &[ReadSpan<'_>],
+        out: WriteSpan<'_>,
+        stream: Option<StreamFn>,
+    ) -> Result<(), KernelError> {
         let len = self.check(inputs, out)?;
         let mut few = [Source { start: std::ptr::null(), is_leaf: true }; FEW];
         let mut many = Vec::new();
@@ -154,6 +173,7 @@ impl Prepared {
                     slots.resize(program.slots, Slot::ZERO);
                 }
                 let size = self.contract.dtype_in().size();
+                let mut block = stream.map(|stream| (stream, Slot::ZERO));
                 for (start, count) in blocks(sources[0].start, size, len) {
                     for pass in &program.passes {
                         // SAFETY: a `Prepared` exists only where its instruction set does; `check` has
@@ -164,8 +184,17 @@ impl Prepared {
                     // SAFETY: `check` has measured the output, whose elements are `out_size` bytes each.
                     let place = unsafe { out.as_ptr().add(start * self.out_size) };
                     // SAFETY: the instruction set exists; the output has `count` elements from there
-                    // on; slot 0 holds the fold's values.
-                    unsafe { finish.run(slots, count, place) };
+                    // on, and a slot as many; slot 0 holds the fold's values.
+                    unsafe {
+                        match &mut block {
+                            None => finish.run(slots, count, place),
+                            Some((stream, block)) => {
+                                let block = block.0.as_mut_ptr().cast::<u8>();
+                                finish.run(slots, count, block);
+                                stream(block, place, count * self.out_size);
+                            }
+                        }
+                    }
                 }
             }),
             Way::Exact { vectorised: Some((plan, sum, store)) } => SCRATCH.with_borrow_mut(|scratch| {

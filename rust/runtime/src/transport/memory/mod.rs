@@ -243,9 +243,11 @@ impl Transport for MemoryTransport {
 
     fn ring(&self, _peer: Rank) {}
 
-    fn is_prompt(&self) -> bool {
-        false
+    fn looks(&self) -> u32 {
+        0
     }
+
+    fn relax(&self) {}
 
     fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<MemoryFrame>, TransportError> {
         self.check_rank(from);

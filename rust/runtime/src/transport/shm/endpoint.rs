@@ -21,8 +21,11 @@ use crate::transport::{
 
 /// How often a rank looks for news before it sleeps, if every rank can have a core: some 50 us.
 const SPINS: u32 = 2_000;
-/// How often it gives its core away before it sleeps, if not.
-const YIELDS: u32 = 4;
+/// How often it looks for a message that it expects, before it looks for all news: some 20 us.
+const LOOKS: u32 = 1_000;
+/// How often it gives its core away before it sleeps, if not. Others need the core, and the one that is
+/// waited for among them; going to sleep and being woken takes as long as a few dozen turns.
+const YIELDS: u32 = 64;
 /// How long the ends of processes may stay unnoticed by a rank that never sleeps.
 const LOOK_AROUND: Duration = Duration::from_millis(1);
 
@@ -320,8 +323,16 @@ impl Transport for ShmTransport {
         self.shared.notify(peer);
     }
 
-    fn is_prompt(&self) -> bool {
-        self.spins
+    fn looks(&self) -> u32 {
+        if self.spins { LOOKS } else { YIELDS }
+    }
+
+    fn relax(&self) {
+        if self.spins {
+            std::hint::spin_loop();
+        } else {
+            thread::yield_now();
+        }
     }
 
     fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<ShmFrame>, TransportError> {
