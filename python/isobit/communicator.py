@@ -14,11 +14,11 @@ from isobit.accumulation import Accumulation
 from isobit.dtypes import DtypeLike, dtype_of, name_of
 from isobit.explanation import Explanation
 from isobit.objects import Objects
-from isobit.reductions import Reductions
 from isobit.session import Op, Order, collective
+from isobit.vectors import Vectors
 
 
-class Communicator(Reductions, Objects):
+class Communicator(Vectors, Objects):
     """A rank's handle on its group; `isobit.init` and `isobit.memory_group` make them.
 
     Every rank makes the same calls in the same order; ranks that do not get `isobit.Desync`.
