@@ -137,9 +137,7 @@ class Vectors(Reductions, Movements):
         array([0, 1, 2])
         """
         sends, receives = _given("send_counts", send_counts), _given("recv_counts", recv_counts)
-        return self.all_to_all(
-            tensor, out, send_counts=sends, recv_counts=receives, timeout=timeout, async_op=async_op
-        )
+        return self.all_to_all(tensor, out, send_counts=sends, recv_counts=receives, timeout=timeout, async_op=async_op)
 
 
 def _given(name: str, counts: Sequence[int]) -> Sequence[int]:
