@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +18,7 @@ from typing import Any
 import isobit
 import numpy as np
 import pytest
+from calls import CALLS, values
 from ranks import Processes, Threads, is_state, results, wait_until
 
 WORLD = 3
@@ -98,23 +102,40 @@ def test_item_21_a_forked_child_is_refused_and_its_end_harms_nobody(group: Proce
     assert group.outcomes(goes_on) == [float(WORLD)] * WORLD
 
 
-def begin(comm: isobit.Communicator, begun: Path) -> None:
-    begun.touch()
-    comm.barrier()
+def begin(comm: isobit.Communicator, name: str, begun: Path | None) -> tuple[BaseException | None, bool]:
+    """Makes a call: what it raised, and whether its arrays hold their old bits."""
+    call, tensor = CALLS[name], values((6, 2), np.float32, comm.rank)
+    out = np.full(call.out(tensor.shape, WORLD), 7, np.float32)
+    before = tensor.tobytes(), out.tobytes()
+    if begun is not None:
+        begun.touch()
+    try:
+        call.make(comm, tensor, out, 0)
+        # A sender's part may be done before it is interrupted.
+        comm.barrier()
+    except BaseException as error:
+        return error, (tensor.tobytes(), out.tobytes()) == before
+    return None, False
 
 
-def test_item_22_ctrl_c_in_a_call_ends_it_on_every_rank_and_the_group_goes_on(group: Processes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", CALLS)
+def test_item_22_ctrl_c_in_a_call_ends_it_on_every_rank_and_the_group_goes_on(
+    group: Processes, name: str, tmp_path: Path
+) -> None:
     begun = tmp_path / "begun"
-    group.start(begin, begun, ranks=[ODD])
+    group.start(begin, name, begun, ranks=[ODD])
     wait_until(lambda: begun.exists() and is_state(group.pid(ODD), "S"), "rank 1 waits for the others")
     os.kill(group.pid(ODD), signal.SIGINT)
-    assert isinstance(group.outcome(ODD), KeyboardInterrupt)
-    group.start(goes_on, ranks=[0, 2])
+    error, unchanged = group.outcome(ODD)
+    assert isinstance(error, KeyboardInterrupt)
+    assert unchanged
+    group.start(begin, name, None, ranks=[0, 2])
     for rank in (0, 2):
-        error = group.outcome(rank)
+        error, unchanged = group.outcome(rank)
         assert isinstance(error, isobit.Aborted)
         assert f"rank {ODD}" in str(error)
         assert "interrupted" in str(error)
+        assert unchanged
     assert group.outcomes(goes_on) == [float(WORLD)] * WORLD
 
 
@@ -143,13 +164,49 @@ def double(comm: isobit.Communicator) -> float:
     return float(comm.all_reduce(np.ones(1))[0])
 
 
-def test_item_24_sigterm_ends_a_rank_and_the_others_learn_it(group: Processes, tmp_path: Path) -> None:
-    group.start(goes_on, ranks=[0, 2])
+def end_at_sigterm(comm: isobit.Communicator, begun: Path, *, listen: bool) -> None:
+    if listen:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    begun.touch()
+    comm.barrier()
+
+
+def meet(comm: isobit.Communicator) -> None:
+    comm.barrier()
+
+
+@pytest.mark.parametrize("listen", [False, True])
+def test_item_24_sigterm_ends_a_rank_in_a_call_and_the_others_learn_it(
+    group: Processes, tmp_path: Path, listen: bool
+) -> None:
+    begun = tmp_path / "begun"
+    group.start(functools.partial(end_at_sigterm, listen=listen), begun, ranks=[ODD])
+    wait_until(lambda: begun.exists() and is_state(group.pid(ODD), "S"), "rank 1 waits for the others")
     os.kill(group.pid(ODD), signal.SIGTERM)
+    assert isinstance(group.outcome(ODD), SystemExit if listen else EOFError)
+    group.start(meet, ranks=[0, 2])
     for rank in (0, 2):
         error = group.outcome(rank)
-        assert isinstance(error, isobit.PeerLost), error
-        assert error.peer == ODD
+        assert isinstance(error, isobit.Aborted if listen else isobit.PeerLost), error
+        assert f"rank {ODD}" in str(error)
+        assert ("interrupted" if listen else "ended without a goodbye; see its output and exit status") in str(error)
+        if not listen:
+            assert error.peer == ODD
+            assert re.search(rf"the last call of rank {ODD} was operation 1 at \S+\.py:\d+, and it has not", str(error))
+
+
+def test_item_24_the_launcher_names_the_signal(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, signal, isobit\n"
+        "comm = isobit.init()\n"
+        "if comm.rank == 1:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "comm.barrier()\n"
+    )
+    done = run(str(program))
+    assert done.returncode == 128 + signal.SIGTERM
+    assert re.search(r"rank 1 \(process \d+\) was ended by signal 15 \(SIGTERM\)", done.stderr)
 
 
 def fail_between_leaves(comm: isobit.Communicator) -> None:
@@ -236,13 +293,15 @@ def test_item_27_no_memory_is_a_memory_error_there_and_aborted_elsewhere(group: 
     assert group.outcomes(goes_on) == [float(WORLD)] * WORLD
 
 
-def test_item_28_a_rank_that_the_kernel_kills_is_lost(group: Processes) -> None:
-    group.start(goes_on, ranks=[0, 2])
+@pytest.mark.parametrize("name", ["all_reduce", "reduce_scatter", "all_gather", "gather", "broadcast", "all_to_all"])
+def test_item_28_a_rank_that_the_kernel_kills_is_lost(group: Processes, name: str) -> None:
+    group.start(begin, name, None, ranks=[0, 2])
     os.kill(group.pid(ODD), signal.SIGKILL)
     for rank in (0, 2):
-        error = group.outcome(rank)
+        error, _ = group.outcome(rank)
         assert isinstance(error, isobit.PeerLost), error
         assert error.peer == ODD
+        assert f"rank {ODD} is lost: its process" in str(error)
 
 
 def closes(comm: isobit.Communicator) -> list[str]:
@@ -319,24 +378,93 @@ def test_item_30_numbers_out_of_range_are_value_errors_and_the_others_are_told(g
     assert group.outcomes(goes_on) == [float(WORLD)] * WORLD
 
 
-FEW_DESCRIPTORS = """
-import resource, isobit
-used = len(__import__("os").listdir("/proc/self/fd"))
-resource.setrlimit(resource.RLIMIT_NOFILE, (used, used))
+LIMITED = """
+import os, resource, sys
+import numpy as np, isobit
+limit, value = sys.argv[1], int(sys.argv[2])
+if limit == "NOFILE" and value == 0:
+    value = len(os.listdir("/proc/self/fd"))
+if limit == "AS":
+    with open("/proc/self/statm") as statm:
+        value += int(statm.read().split()[0]) * resource.getpagesize()
+number = getattr(resource, "RLIMIT_" + limit)
+resource.setrlimit(number, (value, value))
 try:
-    isobit.init(timeout=20)
+    comm = isobit.init(timeout=20)
 except isobit.Error as error:
-    print(type(error).__name__, str(error).count(chr(10)), error)
+    print(type(error).__name__, str(error).count(chr(10)), "lines:", error)
+    sys.exit()
+with comm:
+    total = comm.all_reduce(np.ones(100_000, np.float32))
+    half = comm.split(comm.rank % 2).all_gather(np.ones((2, 3)))
+    background = comm.all_reduce(np.ones(3), async_op=True).wait()
+    print("sums", total[0], len(half), background[0])
 """
 
 
-def test_item_51_too_few_file_descriptors_are_an_error_of_one_line(tmp_path: Path) -> None:
+def limited(tmp_path: Path, limit: str, value: int, ranks: int) -> str:
     program = tmp_path / "program.py"
-    program.write_text(FEW_DESCRIPTORS)
-    done = run(str(program))
-    assert "Unavailable 0" in done.stdout, done.stdout + done.stderr
-    assert "ulimit -n" in done.stdout
+    program.write_text(LIMITED)
+    done = run(str(program), limit, str(value), ranks=ranks)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "panicked" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "ranks"), [("NOFILE", 64, 8), ("MEMLOCK", 0, 3), ("MEMLOCK", 65536, 3), ("STACK", 65536, 3)]
+)
+def test_item_51_low_limits_are_enough(tmp_path: Path, limit: str, value: int, ranks: int) -> None:
+    expected = f"sums {float(ranks)} "
+    assert limited(tmp_path, limit, value, ranks).count(expected) == ranks
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "fix"),
+    [("NOFILE", 0, "ulimit -n"), ("FSIZE", 4096, "ulimit -f"), ("AS", 1_000_000, "raise ulimit -v")],
+)
+def test_item_51_limits_that_are_too_low_are_an_error_of_one_line_with_the_fix(
+    tmp_path: Path, limit: str, value: int, fix: str
+) -> None:
+    for line in limited(tmp_path, limit, value, 2).splitlines():
+        assert "Unavailable 0 lines: " in line
+        assert fix in line
+        assert "'shm' is unavailable" in line
+
+
+WITHOUT_A_NETWORK = """
+import os, socket
+import numpy as np, isobit
+def sockets():
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(number))) as found:
+                yield found.family
+        except OSError:
+            pass
+with isobit.init(timeout=20) as comm:
+    comm.all_reduce(np.ones(1000))
+    families = set(sockets())
+    with open("/proc/self/maps") as maps:
+        regions = {line.split(None, 5)[5].strip() for line in maps if line.count(" ") > 5 and "/" in line}
+    print("internet", bool(families - {socket.AF_UNIX}), "shm", any("/dev/shm" in region for region in regions))
+    print("memfd", any("memfd:" in region for region in regions))
+"""
+
+
+def test_item_51_neither_dev_shm_nor_a_network_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No IPv6, a host name that is 127.0.1.1, a port in use, a full /dev/shm: no rank opens what these are about."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("MASTER_ADDR", "no-such-host.invalid")
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        program = tmp_path / "program.py"
+        program.write_text(WITHOUT_A_NETWORK)
+        done = run(str(program), ranks=3)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("internet False shm False") == 3
+    assert done.stdout.count("memfd True") == 3
 
 
 def test_item_51_two_groups_of_one_name_do_not_mix(tmp_path: Path) -> None:
