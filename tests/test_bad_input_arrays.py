@@ -81,6 +81,7 @@ WRONG: dict[str, Callable[[Array, Array], tuple[Any, Any]]] = {
     "complex": lambda tensor, out: (tensor.astype(complex), out.astype(complex)),
     "big-endian": lambda tensor, out: (tensor.astype(">f8"), out.astype(">f8")),
     "list": lambda tensor, out: (tensor.tolist(), out.tolist()),
+    "another dtype": lambda tensor, out: (tensor, out.astype(np.int64)),
     "another shape": lambda tensor, out: (tensor, np.ones((out.shape[0] + 1, 2))),
 }
 #: The calls with an `out`, and a receive.
@@ -222,6 +223,11 @@ def test_item_15_a_list_of_numbers_is_a_type_error(group: Processes, name: str) 
 @pytest.mark.parametrize("name", BOTH)
 def test_an_out_of_another_shape_is_a_value_error(group: Processes, name: str) -> None:
     check(group, name, "another shape", "ValueError", "shape")
+
+
+@pytest.mark.parametrize("name", [name for name in BOTH if not CALLS[name].reduces])
+def test_an_out_of_another_dtype_is_a_value_error(group: Processes, name: str) -> None:
+    check(group, name, "another dtype", "ValueError", "f64", "i64")
 
 
 SPECIAL = [np.nan, np.inf, -np.inf, -0.0, 5e-324, -5e-324, 2.2e-308]
