@@ -378,6 +378,30 @@ def test_item_30_numbers_out_of_range_are_value_errors_and_the_others_are_told(g
     assert group.outcomes(goes_on) == [float(WORLD)] * WORLD
 
 
+def refuse_often(comm: isobit.Communicator, refused: int, done: Path) -> list[float]:
+    """What each of several calls that look alike gave, of which one rank's first ones are refused; 0 for an error."""
+    if comm.rank != ODD:
+        wait_until(done.exists, "the odd rank has made its refused calls")
+    found = []
+    for number in range(1, refused + 4):
+        out = np.zeros(2 if comm.rank == ODD and number <= refused else 1)
+        try:
+            found.append(float(comm.all_reduce(np.array([float(number)]), out)[0]))
+        except (ValueError, isobit.RemoteArgumentError):
+            found.append(0.0)
+        if comm.rank == ODD and number == refused:
+            done.touch()
+    return found
+
+
+@pytest.mark.parametrize("refused", [1, 2, 5, 70])
+def test_calls_that_look_alike_still_meet_after_many_were_refused(
+    group: Processes, refused: int, tmp_path: Path
+) -> None:
+    expected = [0.0] * refused + [float(WORLD * number) for number in range(refused + 1, refused + 4)]
+    assert results(group, refuse_often, refused, tmp_path / "done") == [expected] * WORLD
+
+
 LIMITED = """
 import os, resource, sys
 import numpy as np, isobit

@@ -193,6 +193,32 @@ fn a_call_that_is_refused_on_one_rank_fails_on_all_and_the_group_goes_on() {
 }
 
 #[test]
+fn a_rank_that_is_late_fails_once_for_each_call_that_was_refused_meanwhile() {
+    const REFUSED: u32 = 3;
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    let bitwise = Reduction { op: ReduceOp::Band, ..sum };
+    let refused = std::sync::Barrier::new(2);
+    on_ranks(2, |comm| {
+        // Rank 1 is done with its refused calls before rank 0 makes the first of its own.
+        if comm.rank() == 0 {
+            refused.wait();
+        }
+        for call in 0..REFUSED {
+            let own = if comm.rank() == 1 { &bitwise } else { &sum };
+            let error = all_reduce(comm, own, 4, &[4]).unwrap_err();
+            let kind = if comm.rank() == 1 { ErrorKind::Value } else { ErrorKind::RemoteArgument };
+            assert_eq!(error.kind, kind, "call {call}: {error}");
+            assert_eq!(comm.epoch(), call + 1);
+        }
+        if comm.rank() == 1 {
+            refused.wait();
+        }
+        all_reduce(comm, &sum, 4, &[4]).unwrap();
+        all_reduce(comm, &sum, 9, &[9]).unwrap();
+    });
+}
+
+#[test]
 fn wrong_arguments_say_what_is_right() {
     let mut comm = Communicator::solo();
     let odd = calling(&[], |call| comm.broadcast((&mut [0; 7][..]).into(), Dtype::F32, 0, call));
