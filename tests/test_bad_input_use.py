@@ -165,6 +165,8 @@ def end_at_sigterm(comm: isobit.Communicator, begun: Path, *, listen: bool) -> N
 
 
 def meet(comm: isobit.Communicator) -> None:
+    # The rank that ends had come to the first one: others may be through it.
+    comm.barrier()
     comm.barrier()
 
 
