@@ -40,8 +40,8 @@ pub fn verify(
     form::check(&layout, limits, schedule)?;
     for (rank, program) in (0..).zip(&schedule.programs) {
         hazards::check(&layout, rank, program)?;
-        gate::check(&layout, rank, program)?;
     }
+    gate::check(&layout, schedule)?;
     run::run(&layout, limits, schedule)
 }
 
