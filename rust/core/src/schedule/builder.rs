@@ -233,8 +233,10 @@ impl<'a> Builder<'a> {
                 touch(*dst, if same { Access::WriteSame } else { Access::Write });
             }
         }
-        if action.writes_result() {
-            after.extend(&recorder.gate);
+        if action.writes_result() && !recorder.gate.is_empty() {
+            // The later ones wait for this one alone: else thousands of ranks would be thousands of times as many.
+            after.append(&mut recorder.gate);
+            recorder.gate.push(step);
         }
         after.retain(|earlier| *earlier != step);
         after.sort_unstable();
