@@ -3,10 +3,10 @@
     python benches/soak.py                      # the whole of it; soak.png and soak.json
     python benches/soak.py --small 20000 --large 20 --mib 8
 
-Two ranks over shared memory mix the collectives, break an epoch now and then, and form and leave further groups.
-Meanwhile each notes its memory, shared memory, open files, mappings and threads. What a rank holds in the last
-quarter of a phase is compared with what it held in the second: they must be the same but for `SLACK`. Every
-result is compared with the first of its kind, bit by bit.
+Two ranks over shared memory mix the collectives, break an epoch now and then, by a mismatch or by refused calls, and
+form and leave further groups. Meanwhile each notes its memory, shared memory, open files, mappings and threads. What
+a rank holds in the last quarter of a phase is compared with what it held in the second: they must be the same but
+for `SLACK`. Every result is compared with the first of its kind, bit by bit.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ import xxhash
 
 #: How much more a rank may hold at the end of a phase than before, by what is held.
 SLACK = {"own KiB": 512, "shared KiB": 512, "files": 0, "shared files": 0, "mappings": 2, "threads": 0}
-#: So many operations lie between two broken epochs, and between two further groups.
-BREAK_EVERY, GROUP_EVERY = 997, 4999
+#: So many operations lie between two mismatches, two refused calls, and two further groups.
+BREAK_EVERY, REFUSE_EVERY, GROUP_EVERY = 997, 1499, 4999
 
 
 @dataclass
@@ -118,6 +118,10 @@ class Work:
         np.copyto(self.out, self.values)
         return self.comm.broadcast(self.out, root=1)
 
+    def uneven(self) -> Any:
+        counts = [0, len(self.part)]
+        return self.comm.all_gather_v(self.values[: counts[self.comm.rank]], counts, self.out[: sum(counts)])
+
     def barrier(self) -> None:
         self.comm.barrier()
 
@@ -142,6 +146,25 @@ class Work:
             return
         raise AssertionError("a mismatch was not found")
 
+    def refused(self) -> None:
+        """One rank's call is refused, in Python and in the core: both get an error, and the group goes on."""
+        odd = self.comm.rank == 1
+        calls: list[Callable[[], Any]] = [
+            lambda: self.comm.all_reduce(self.values[:8], self.out[: 7 if odd else 8]),
+            lambda: self.comm.all_gather(self.values[:8].astype(">f4") if odd else self.values[:8], self.out[:16]),
+            lambda: self.comm.all_reduce(self.values[:8], self.out[:8], op="band" if odd else "sum"),
+        ]
+        for call in calls:
+            try:
+                call()
+            except (TypeError, ValueError):
+                refused_here = True
+            except isobit.RemoteArgumentError:
+                refused_here = False
+            else:
+                raise AssertionError("a wrong call was not refused")
+            assert refused_here == odd
+
     def regrouped(self) -> None:
         """Another group is formed, used and left."""
         with isobit.init() as other:
@@ -157,6 +180,7 @@ class Work:
             self.all_gather,
             self.all_to_all,
             self.broadcast,
+            self.uneven,
             self.barrier,
             self.point_to_point,
             self.accumulate,
@@ -192,6 +216,8 @@ def run(comm: isobit.Communicator, plan: Plan, report: Callable[[Sample], None],
             work.check(operation.__name__, operation())
             if phase == "small" and number % BREAK_EVERY == BREAK_EVERY - 1:
                 work.broken()
+            if phase == "small" and number % REFUSE_EVERY == REFUSE_EVERY - 1:
+                work.refused()
             if phase == "small" and number % GROUP_EVERY == GROUP_EVERY - 1:
                 work.regrouped()
             if leak is not None:

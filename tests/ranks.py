@@ -11,6 +11,8 @@ import contextlib
 import multiprocessing
 import os
 import secrets
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +148,12 @@ def _serve(end: Connection, environ: dict[str, str]) -> None:
             except (EOFError, ConnectionResetError, KeyboardInterrupt):
                 return
             end.send(_outcome(function, comm, arguments))
+
+
+def launch(program: str, *arguments: str, ranks: int = 2) -> subprocess.CompletedProcess[str]:
+    """Runs a program under `isobit run`."""
+    command = [sys.executable, "-m", "isobit", "run", "-n", str(ranks), program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, stdin=subprocess.DEVNULL)
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import isobit
 import numpy as np
 import pytest
+from calls import CALLS
 from ranks import Processes, results
+from truth import Array
 
 WORLD = 3
 ODD = 1
@@ -33,65 +36,96 @@ def goes_on(comm: isobit.Communicator) -> float:
     return float(comm.all_reduce(np.ones(1, np.float32))[0])
 
 
-def read_only() -> Any:
-    array = np.ones(4)
-    array.flags.writeable = False
-    return array
+def overlapping(tensor: Array, out: Array) -> tuple[Any, Any]:
+    base = np.arange(float(max(tensor.size, out.size) + 1))
+    return base[: tensor.size].reshape(tensor.shape), base[1 : out.size + 1].reshape(out.shape)
 
 
-def overlapping() -> tuple[Any, Any]:
-    base = np.arange(5.0)
-    return base[:-1], base[1:]
+def reversed_overlap(tensor: Array, out: Array) -> tuple[Any, Any]:
+    base = np.arange(float(max(tensor.size, out.size)))
+    return base[: tensor.size].reshape(tensor.shape), base[: out.size][::-1].reshape(out.shape)
 
 
-def requires_grad() -> Any:
+def read_only(out: Array) -> Array:
+    out.flags.writeable = False
+    return out
+
+
+def requires_grad(out: Array) -> Any:
     from test_tensors import Tensor
 
-    return Tensor(np.ones(4), requires_grad=True)
+    return Tensor(out, requires_grad=True)
 
 
-def unversioned_dlpack() -> Any:
+def unversioned_dlpack(out: Array) -> Any:
     from test_tensors import Exporter
 
-    return Exporter(np.ones(4), versioned=False)
+    return Exporter(out, versioned=False)
 
 
-WRONG: dict[str, Callable[[], tuple[Any, Any]]] = {
-    "stride 0": lambda: (np.ones(4), np.lib.stride_tricks.as_strided(np.ones(1), (4,), (0,))),
-    "windows": lambda: (np.ones((2, 2)), np.lib.stride_tricks.as_strided(np.ones(3), (2, 2), (8, 8))),
+def strided(out: Array, *strides: int) -> Array:
+    return np.lib.stride_tricks.as_strided(np.ones(out.size), out.shape, strides)
+
+
+#: What is wrong with one rank's arrays, made of right ones.
+WRONG: dict[str, Callable[[Array, Array], tuple[Any, Any]]] = {
+    "stride 0": lambda tensor, out: (tensor, strided(out, 0, 0)),
+    "windows": lambda tensor, out: (tensor, strided(out, 8, 8)),
     "overlap": overlapping,
-    "reversed overlap": lambda: (lambda base: (base, base[::-1]))(np.ones(4)),
-    "read-only": lambda: (np.ones(4), read_only()),
-    "bytes": lambda: (np.ones(4, np.uint8), b"abcd"),
-    "requires grad": lambda: (np.ones(4), requires_grad()),
-    "jax-like": lambda: (np.ones(4), unversioned_dlpack()),
-    "object": lambda: (np.ones(4, object), np.ones(4, object)),
-    "str": lambda: (np.array(["a"] * 4), np.ones(4)),
-    "complex": lambda: (np.ones(4, complex), np.ones(4, complex)),
-    "big-endian": lambda: (np.ones(4, ">f8"), np.ones(4)),
-    "list": lambda: (np.ones(4), [1.0, 2.0, 3.0, 4.0]),
+    "reversed overlap": reversed_overlap,
+    "read-only": lambda tensor, out: (tensor, read_only(out)),
+    "requires grad": lambda tensor, out: (tensor, requires_grad(out)),
+    "jax-like": lambda tensor, out: (tensor, unversioned_dlpack(out)),
+    "object": lambda tensor, out: (tensor.astype(object), out.astype(object)),
+    "str": lambda tensor, out: (tensor.astype(str), out.astype(str)),
+    "complex": lambda tensor, out: (tensor.astype(complex), out.astype(complex)),
+    "big-endian": lambda tensor, out: (tensor.astype(">f8"), out.astype(">f8")),
+    "list": lambda tensor, out: (tensor.tolist(), out.tolist()),
+    "another dtype": lambda tensor, out: (tensor, out.astype(np.int64)),
+    "another shape": lambda tensor, out: (tensor, np.ones((out.shape[0] + 1, 2))),
 }
+#: The calls with an `out`, and a receive.
+NAMES = [*(name for name in CALLS if name not in ("all_reduce in place", "broadcast")), "recv"]
+#: Those in which the odd rank gives a tensor as well.
+BOTH = [name for name in NAMES if name not in ("scatter", "recv")]
 
 
-def use(comm: isobit.Communicator, what: str) -> tuple[str, str]:
-    tensor, out = WRONG[what]() if comm.rank == ODD else (np.ones(4), np.ones(4))
-    before = np.asarray(tensor).tobytes()
+def use(comm: isobit.Communicator, name: str, what: str) -> tuple[str, str]:
+    """One rank's arrays are wrong: what this rank was told, at once or at its next call."""
+    # The odd rank is the root where the root has the result, and is not where the others have it.
+    root = 0 if name == "scatter" else ODD
+    tensor = np.arange(12.0).reshape(6, 2)
+    out = np.full(CALLS[name].out(tensor.shape, WORLD) if name in CALLS else tensor.shape, 7.0)
+    given, place = WRONG[what](tensor, out) if comm.rank == ODD else (tensor, out)
+    kept = [array for array in (given, place, out) if isinstance(array, np.ndarray)]
+    before = [array.tobytes() for array in kept if array.dtype != object]
     try:
-        comm.all_reduce(tensor, out)
+        if name in CALLS:
+            CALLS[name].make(comm, given, place, root)
+        elif comm.rank == ODD:
+            comm.recv(place, 0)
+        elif comm.rank == 0:
+            comm.send(tensor, ODD)
+        comm.barrier()
     except (TypeError, ValueError, isobit.RemoteArgumentError) as error:
-        assert np.asarray(tensor).tobytes() == before
+        spreads = name in CALLS and CALLS[name].spreads and comm.rank != ODD
+        assert spreads or [array.tobytes() for array in kept if array.dtype != object] == before
         return type(error).__name__, str(error)
     return "nothing", ""
 
 
-def check(group: Processes, what: str, kind: str, *words: str) -> None:
-    for rank, (name, message) in enumerate(results(group, use, what)):
+def check(group: Processes, name: str, what: str, kind: str, *words: str) -> None:
+    for rank, (found, message) in enumerate(results(group, use, name, what)):
         if rank == ODD:
-            assert name == kind, (name, message)
+            assert found == kind, (found, message)
             assert all(word in message for word in words), message
         else:
-            assert name == "RemoteArgumentError"
-            assert f"rank {ODD} failed in all_reduce: {kind}: " in message
+            assert found == "RemoteArgumentError", (rank, found, message)
+            assert f"rank {ODD} failed in {name}: {kind}: " in message
+            assert re.search(rf"; called at \S+\.py:\d+ on rank {ODD}", message), message
+
+
+every_name = pytest.mark.parametrize("name", NAMES)
 
 
 def around(comm: isobit.Communicator, count: int) -> bool:
@@ -140,27 +174,60 @@ def test_item_12_arrays_of_any_layout_give_right_results(group: Processes) -> No
     results(group, layouts)
 
 
-@pytest.mark.parametrize("what", ["stride 0", "windows", "overlap", "reversed overlap"])
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [(name, what) for name in NAMES for what in ("stride 0", "windows")]
+    + [(name, what) for name in BOTH for what in ("overlap", "reversed overlap")],
+)
 def test_item_13_an_out_that_shares_memory_is_a_value_error_before_anything_is_sent(
-    group: Processes, what: str
+    group: Processes, name: str, what: str
 ) -> None:
-    check(group, what, "ValueError", "overlaps tensor" if "overlap" in what else "share memory")
+    check(group, name, what, "ValueError", "overlaps tensor" if "overlap" in what else "share memory")
 
 
-@pytest.mark.parametrize("what", ["read-only", "bytes", "requires grad", "jax-like"])
-def test_item_14_an_out_that_may_not_be_written_is_a_type_error(group: Processes, what: str) -> None:
-    check(group, what, "TypeError", "requires grad" if what == "requires grad" else "read-only")
+@every_name
+@pytest.mark.parametrize("what", ["read-only", "requires grad", "jax-like"])
+def test_item_14_an_out_that_may_not_be_written_is_a_type_error(group: Processes, name: str, what: str) -> None:
+    check(group, name, what, "TypeError", "requires grad" if what == "requires grad" else "read-only")
 
 
+def into_bytes(comm: isobit.Communicator) -> str:
+    try:
+        comm.all_reduce(np.ones(4, np.uint8), b"abcd" if comm.rank == ODD else np.ones(4, np.uint8))
+    except (TypeError, isobit.RemoteArgumentError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def test_item_14_bytes_are_no_out(group: Processes) -> None:
+    found = results(group, into_bytes)
+    assert found[ODD].startswith("TypeError: ")
+    assert "read-only" in found[ODD]
+    assert all(told.startswith("RemoteArgumentError") for rank, told in enumerate(found) if rank != ODD)
+
+
+@every_name
 @pytest.mark.parametrize("what", ["object", "str", "complex", "big-endian"])
 def test_item_15_an_unsupported_dtype_is_a_type_error_that_lists_the_supported_ones(
-    group: Processes, what: str
+    group: Processes, name: str, what: str
 ) -> None:
-    check(group, what, "TypeError", "supported, in little-endian byte order: f8e4m3fn, f8e5m2, f16, bf16, f32")
+    check(group, name, what, "TypeError", "supported, in little-endian byte order: f8e4m3fn, f8e5m2, f16, bf16, f32")
 
 
-def test_item_15_a_list_of_numbers_is_a_type_error(group: Processes) -> None:
-    check(group, "list", "TypeError", "must be an array")
+# For all_gather a list is several tensors, and so is its out.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "all_gather"])
+def test_item_15_a_list_of_numbers_is_a_type_error(group: Processes, name: str) -> None:
+    check(group, name, "list", "TypeError", "must be an array")
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_an_out_of_another_shape_is_a_value_error(group: Processes, name: str) -> None:
+    check(group, name, "another shape", "ValueError", "shape")
+
+
+@pytest.mark.parametrize("name", [name for name in BOTH if not CALLS[name].reduces])
+def test_an_out_of_another_dtype_is_a_value_error(group: Processes, name: str) -> None:
+    check(group, name, "another dtype", "ValueError", "f64", "i64")
 
 
 SPECIAL = [np.nan, np.inf, -np.inf, -0.0, 5e-324, -5e-324, 2.2e-308]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import isobit
 import numpy as np
 import pytest
+from calls import CALLS, joined, values
 from ranks import Processes, results
 
 WORLD = 4
@@ -31,101 +34,213 @@ def goes_on(comm: isobit.Communicator) -> float:
     return float(comm.all_reduce(np.ones(1, np.float32))[0])
 
 
-def mismatch(comm: isobit.Communicator, odd: str) -> tuple[BaseException | None, bool]:
-    """One rank's call differs: what this rank raised, and whether its tensor holds its old bits."""
-    is_odd = comm.rank == ODD
-    shape, dtype = (20, 10), np.float32
-    if is_odd and odd == "shape":
-        shape = (20, 11)
-    if is_odd and odd == "transposed shape":
-        shape = (10, 20)
-    if is_odd and odd == "no elements":
-        shape = (0, 10)
-    if is_odd and odd == "dtype":
-        dtype = np.int32  # type: ignore[assignment]
-    tensor = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
-    before = tensor.tobytes()
-    out = np.full((WORLD * shape[0], shape[1]), 7, dtype)
+class Outcome(NamedTuple):
+    """What a rank saw."""
+
+    error: BaseException | None
+    #: Whether it was told in the call that differs, or at its next one.
+    at_once: bool
+    #: Whether the tensor and `out` hold their old bits.
+    unchanged: bool
+
+
+def mismatch(comm: isobit.Communicator, name: str, odd: str, shape: tuple[int, int], root: int) -> Outcome:
+    """One rank's call differs."""
+    call, is_odd, dtype = CALLS[name], comm.rank == ODD, np.float32
+    if is_odd:
+        rows, columns = shape
+        changed = {"shape": (rows + WORLD, columns), "transposed": (columns, rows), "no elements": (0, columns)}
+        shape = changed.get(odd, shape)
+        dtype = np.int32 if odd == "dtype" else np.float32  # type: ignore[assignment]
+    tensor = values(shape, dtype, comm.rank)
+    out = np.full(call.out(shape, WORLD), 7, dtype)
+    before = tensor.tobytes(), out.tobytes()
+    at_once = True
     try:
-        if odd == "root":
-            comm.broadcast(tensor, root=int(is_odd))
-            # A rank that got what it expects is told at its next call.
+        if is_odd and odd == "another collective":
+            other = comm.all_gather if call.reduces else comm.all_reduce
+            other(tensor.copy())
+        elif is_odd and odd == "a barrier":
             comm.barrier()
-        elif odd == "collective" and is_odd:
-            comm.all_gather(tensor, out)
-        elif odd == "order of calls":
-            calls: list[Callable[[], Any]] = [lambda: comm.barrier(), lambda: comm.all_reduce(tensor)]
-            for call in calls[::-1] if is_odd else calls:
-                call()
         else:
-            comm.all_reduce(tensor, op="max" if is_odd and odd == "op" else "sum")
+            call.make(comm, tensor, out, (root + is_odd) % WORLD if odd == "root" else root)
+        at_once = False
+        # A rank that had all it needed is told at its next call.
+        comm.barrier()
     except isobit.Error as error:
-        return error, tensor.tobytes() == before
-    return None, False
+        return Outcome(error, at_once, (tensor.tobytes(), out.tobytes()) == before)
+    return Outcome(None, at_once, False)
 
 
-def check(group: Processes, odd: str, *words: str, blamed: int = ODD) -> list[isobit.Desync]:
-    found = []
-    for rank, (error, unchanged) in enumerate(group.outcomes(mismatch, odd)):
-        assert isinstance(error, isobit.Desync), (rank, error)
-        assert error.rank == rank
-        assert error.sequence is not None
-        assert error.operation is not None
-        assert f"rank {blamed}" in str(error)
-        for word in words:
-            assert word in str(error), (word, str(error))
-        assert unchanged, "the tensor holds its old bits"
-        found.append(error)
+#: What an error says of a mismatch: both calls, where they differ, and where both were made.
+SAID = re.compile(
+    r"rank (?P<one>\d) is in operation \d+ [\w/]+\(.*?\), rank (?P<other>\d) sent a message of operation \d+ "
+    r"[\w/]+\(.*?\): (?P<field>[\w ]+) is (?P<ours>.+) on rank \d and (?P<theirs>.+?) on rank \d; .*"
+    r"; called at (?P<here>\S+:\d+) on rank (?P=one) and at (?P<there>\S+:\d+) on rank (?P=other)"
+)
+
+
+def said(rank: int, error: BaseException | None) -> re.Match[str]:
+    """What an error about a mismatch says, which must name everything that its reader needs."""
+    assert isinstance(error, isobit.Desync), (rank, error)
+    assert error.rank == rank
+    assert error.sequence is not None
+    assert error.operation is not None
+    assert error.flight_recorder, "the flight record is attached"
+    found = SAID.search(str(error))
+    assert found, str(error)
+    assert str(ODD) in (found["one"], found["other"]), str(error)
+    assert {Path(found[place].rpartition(":")[0]).name for place in ("here", "there")} <= {
+        "calls.py",
+        Path(__file__).name,
+    }
     return found
 
 
-def test_item_1_a_different_shape_is_named_on_every_rank(group: Processes) -> None:
-    check(group, "shape", "count", "200", "220", "all_reduce")
+def went_on(found: re.Match[str]) -> bool:
+    """Whether a rank whose part was done saw the message of the odd call when it was in the next one."""
+    return found["field"] == "sequence number" and abs(int(found["ours"]) - int(found["theirs"])) == 1
 
 
-def test_item_2_a_different_dtype_is_named_on_every_rank(group: Processes) -> None:
-    check(group, "dtype", "dtype", "f32", "i32")
+#: One message a pair, and several.
+SIZES = {"small": (20, 40), "large": (400, 1600)}
 
 
-def test_item_3_a_different_operation_of_the_reduction_is_named_on_every_rank(group: Processes) -> None:
-    for error in check(group, "op", "op", "sum", "max"):
+def check(group: Processes, name: str, odd: str, size: str, root: int = 0) -> list[re.Match[str]]:
+    """Makes the calls; what each rank was told."""
+    outcomes = results(group, mismatch, name, odd, SIZES[size], root)
+    for rank, (_, at_once, unchanged) in enumerate(outcomes):
+        # What one rank spreads may have arrived: it is right, and it is what that rank gave.
+        assert unchanged or CALLS[name].spreads, f"rank {rank} was told {'at once' if at_once else 'later'}"
+    assert any(at_once for _, at_once, _ in outcomes)
+    return [said(rank, error) for rank, (error, _, _) in enumerate(outcomes)]
+
+
+every_call = pytest.mark.parametrize("name", CALLS)
+every_size = pytest.mark.parametrize("size", SIZES)
+
+
+@every_size
+@every_call
+def test_item_1_a_different_shape_is_named_on_every_rank(group: Processes, name: str, size: str) -> None:
+    for found in check(group, name, "shape", size):
+        assert found["field"] == "count"
+        (rows, columns), n = SIZES[size], WORLD
+        one, other = (rows, columns), (rows + n, columns)
+        if CALLS[name].out is joined:
+            one, other = joined(one, n), joined(other, n)  # type: ignore[assignment]
+        shapes = {found["one"]: one, found["other"]: one, str(ODD): other}
+        text = f"the shapes are {shapes[found['one']]} on rank {found['one']} and {shapes[found['other']]} on rank"
+        assert text in found.string
+
+
+@every_size
+@every_call
+def test_item_2_a_different_dtype_is_named_on_every_rank(group: Processes, name: str, size: str) -> None:
+    for found in check(group, name, "dtype", size):
+        assert found["field"] == "dtype"
+        assert {found["ours"], found["theirs"]} == {"f32", "i32"}
+
+
+def other_operation(comm: isobit.Communicator, name: str, key: str, value: str) -> Outcome:
+    tensor, out = np.ones((WORLD, 2), np.float32), np.full((WORLD, 2), 7, np.float32)
+    chosen: dict[str, Any] = {key: value} if comm.rank == ODD else {}
+    if key == "out_dtype" and comm.rank == ODD:
+        out = out.astype(np.float64)
+    block = out[: len(out) // WORLD] if name == "reduce_scatter" else out
+    try:
+        getattr(comm, name)(tensor, block, **chosen)
+        comm.barrier()
+    except isobit.Error as error:
+        return Outcome(error, True, bool((tensor == 1).all() and (out == 7).all()))
+    return Outcome(None, False, False)
+
+
+@pytest.mark.parametrize("name", ["all_reduce", "reduce", "reduce_scatter"])
+@pytest.mark.parametrize(
+    ("key", "value", "field"),
+    [
+        ("op", "max", "op"),
+        ("order", "exact", "order"),
+        ("accumulate", "f32", "accumulate"),
+        ("out_dtype", "f64", "out_dtype"),
+        ("op", "mean", "op"),
+    ],
+)
+def test_item_3_a_different_contract_is_named_on_every_rank(
+    group: Processes, name: str, key: str, value: str, field: str
+) -> None:
+    for rank, (error, _, unchanged) in enumerate(results(group, other_operation, name, key, value)):
+        assert said(rank, error)["field"] == field
         assert isinstance(error, isobit.ContractMismatch)
+        assert unchanged
 
 
-def test_item_4_a_different_collective_is_named_on_every_rank(group: Processes) -> None:
-    check(group, "collective", "all_gather", "all_reduce")
+@every_size
+@every_call
+@pytest.mark.parametrize("other", ["another collective", "a barrier"])
+def test_item_4_a_different_collective_is_named_on_every_rank(
+    group: Processes, name: str, other: str, size: str
+) -> None:
+    for found in check(group, name, other, size):
+        if not went_on(found):
+            assert found["field"] == "collective"
+            assert name.split()[0] in (found["ours"], found["theirs"])
+
+
+def another_order(comm: isobit.Communicator) -> BaseException | None:
+    tensor = np.ones(3)
+    calls: list[Callable[[], Any]] = [lambda: comm.barrier(), lambda: comm.all_reduce(tensor)]
+    try:
+        for call in calls[::-1] if comm.rank == ODD else calls:
+            call()
+    except isobit.Error as error:
+        return error if (tensor == 1).all() else None
+    return None
 
 
 def test_item_5_the_same_calls_in_another_order_differ_at_the_first(group: Processes) -> None:
-    first = check(group, "order of calls", "barrier", "all_reduce")
-    assert len({error.sequence for error in first}) == 1
+    errors = group.outcomes(another_order)
+    for rank, error in enumerate(errors):
+        found = said(rank, error)
+        assert {found["ours"], found["theirs"]} == {"barrier", "all_reduce"}
+    assert len({error.sequence for error in errors}) == 1
 
 
-def one_call_less(comm: isobit.Communicator) -> str:
+def one_call_less(comm: isobit.Communicator, name: str) -> str:
+    tensor = values((WORLD, 2), np.float32, comm.rank)
     try:
         comm.barrier()
         if comm.rank == ODD:
             comm.close()
             return "left"
-        comm.all_reduce(np.ones(3))
+        CALLS[name].make(comm, tensor, np.zeros(CALLS[name].out(tensor.shape, WORLD), np.float32), ODD)
     except isobit.PeerLost as error:
         return str(error)
     return "nothing"
 
 
-def test_item_6_a_rank_that_leaves_one_call_early_is_lost_with_the_call_named() -> None:
+@pytest.mark.parametrize("name", ["all_reduce", "reduce", "all_gather", "scatter", "broadcast", "all_to_all"])
+def test_item_6_a_rank_that_leaves_one_call_early_is_lost_with_the_call_named(name: str) -> None:
     group = Processes(WORLD, timeout=10)
-    for rank, outcome in enumerate(results(group, one_call_less)):
+    for rank, outcome in enumerate(results(group, one_call_less, name)):
         if rank == ODD:
             assert outcome == "left"
         else:
             assert f"rank {ODD} is lost: it closed its communicator" in outcome
-            assert "all_reduce(3 x f64" in outcome
+            # The first that noticed may have been ahead of those that were about to leave the barrier.
+            assert re.search(rf"\b{name}\(\d+ x f32", outcome), outcome
+            assert f"the last call of rank {ODD} was operation 0 at " in outcome
     group.close()
 
 
-def test_item_7_a_different_root_is_named_on_every_rank(group: Processes) -> None:
-    check(group, "root", "root")
+@every_size
+@pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.rooted])
+def test_item_7_a_different_root_is_named_on_every_rank(group: Processes, name: str, size: str) -> None:
+    for found in check(group, name, "root", size):
+        if not went_on(found):
+            assert found["field"] == "root"
+            assert {found["ours"], found["theirs"]} == {"0", "1"}
 
 
 def different_tags(comm: isobit.Communicator) -> BaseException | None:
@@ -149,8 +264,14 @@ def test_item_7_a_different_tag_is_named_on_every_rank(group: Processes) -> None
         assert "5" in str(error)
 
 
-def test_item_8_as_many_bytes_in_another_shape_are_named_on_every_rank(group: Processes) -> None:
-    check(group, "transposed shape", "shape")
+@every_size
+@every_call
+def test_item_8_as_many_bytes_in_another_shape_are_named_on_every_rank(group: Processes, name: str, size: str) -> None:
+    for found in check(group, name, "transposed", size):
+        assert found["field"] in ("shape", "count")
+        if found["field"] == "shape":
+            assert re.fullmatch(r"\(\d+, \d+\)", found["ours"])
+            assert re.fullmatch(r"\(\d+, \d+\)", found["theirs"])
 
 
 def empty(comm: isobit.Communicator) -> tuple[int, ...]:
@@ -169,5 +290,16 @@ def test_item_9_arrays_without_elements_are_arrays(group: Processes) -> None:
     assert group.outcomes(empty) == [(0, 3)] * WORLD
 
 
-def test_item_10_no_elements_on_one_rank_only_is_named_on_every_rank(group: Processes) -> None:
-    check(group, "no elements", "count", "200", "0")
+@every_size
+@every_call
+def test_item_10_no_elements_on_one_rank_only_is_named_on_every_rank(group: Processes, name: str, size: str) -> None:
+    for found in check(group, name, "no elements", size):
+        assert found["field"] == "count"
+        assert "0" in (found["ours"], found["theirs"])
+
+
+@pytest.mark.parametrize("root", [ODD, WORLD - 1])
+@pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.rooted])
+@pytest.mark.parametrize("odd", ["shape", "dtype", "a barrier"])
+def test_a_call_that_differs_is_named_whoever_is_the_root(group: Processes, name: str, odd: str, root: int) -> None:
+    check(group, name, odd, "small", root)

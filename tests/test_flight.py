@@ -230,6 +230,36 @@ def test_a_rank_behind_is_named_with_its_last_line_and_the_one_that_it_has_not_r
     assert "rank 1 is waited for by rank 0" in text
 
 
+def test_a_chain_of_waits_is_followed_to_its_end(tmp_path: Path) -> None:
+    ranks = [
+        [operation(0), operation(1, state="started", end_ns=None, awaited=1)],
+        [operation(0)],
+        [operation(0), operation(1), operation(2, state="started", end_ns=None, awaited=0)],
+    ]
+    files = [dump(tmp_path / str(rank), header(rank, 3), *lines) for rank, lines in enumerate(ranks)]
+    lines = run_cli("flight", *files).splitlines()
+    behind = [line for line in lines if "is behind" in line]
+    assert [line.split(":")[0] for line in behind] == ["rank 1 is behind", "rank 0 is behind"]
+    assert "in the end ranks 0, 2 wait for rank 1, which is in no call" in lines
+    without = run_cli("flight", files[0], files[2])
+    assert "in the end ranks 0, 2 wait for rank 1, which left no dump" in without
+
+
+def test_a_circle_of_waits_ends_nowhere(tmp_path: Path) -> None:
+    files = [
+        dump(tmp_path / str(rank), header(rank), operation(0, state="started", end_ns=None, awaited=1 - rank))
+        for rank in range(2)
+    ]
+    text = run_cli("flight", *files)
+    assert "rank 0 is waited for by rank 1" in text
+    assert "in the end" not in text
+
+
+def test_the_first_failure_says_whom_it_waited_for(tmp_path: Path) -> None:
+    files = [dump(tmp_path / "0", header(0), operation(0, state="failed", error="PeerLost", awaited=1))]
+    assert "PeerLost in operation 0.0, called at a.py:0, where it waited for rank 1" in run_cli("flight", *files)
+
+
 def test_a_later_epoch_is_ahead_of_an_earlier_one(tmp_path: Path) -> None:
     files = [
         dump(tmp_path / "0", header(0), operation(7), operation(0, epoch=1)),

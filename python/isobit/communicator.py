@@ -14,11 +14,11 @@ from isobit.accumulation import Accumulation
 from isobit.dtypes import DtypeLike, dtype_of, name_of
 from isobit.explanation import Explanation
 from isobit.objects import Objects
-from isobit.reductions import Reductions
 from isobit.session import Op, Order, collective
+from isobit.vectors import Vectors
 
 
-class Communicator(Reductions, Objects):
+class Communicator(Vectors, Objects):
     """A rank's handle on its group; `isobit.init` and `isobit.memory_group` make them.
 
     Every rank makes the same calls in the same order; ranks that do not get `isobit.Desync`.
@@ -45,6 +45,8 @@ class Communicator(Reductions, Objects):
     **Errors** of every call: `Timeout`, `PeerLost`, `Desync`, `ContractMismatch`, `Corruption`, `Aborted`, all of
     them `isobit.Error`; wrong arguments are `TypeError` and `ValueError`, and the other ranks' calls then raise
     `RemoteArgumentError`. The group goes on with the next call, except after `PeerLost`, `Corruption` and `abort`.
+    Where ranks disagree, tensors and `out` hold their old bits; those of `broadcast` and `scatter` may hold what the
+    root gave.
 
     One thread uses a communicator at a time; a second one gets `ConcurrentUseError`, a forked child
     `ForkedProcessError`. Threads that work at the same time take one group each: see `split`.

@@ -125,6 +125,7 @@ def _group(dumps: list[Dump]) -> Iterable[str]:
     yield from different
     behind = list(_behind(dumps))
     yield from behind
+    yield from _waits(dumps)
     yield from _errors(dumps)
     if not different and not behind:
         yield f"{_ranks(sorted(there))} made the same calls, as far as they are recorded"
@@ -169,11 +170,11 @@ def _different(dumps: list[Dump]) -> Iterable[str]:
 
 
 def _behind(dumps: list[Dump]) -> Iterable[str]:
-    """The ranks that have not begun what others have."""
+    """The ranks that have not begun what others have, the last of them first."""
     reached = {dump.rank: dump.reached() for dump in dumps}
     furthest = max(reached.values())
     ahead = next(dump for dump in dumps if reached[dump.rank] == furthest)
-    for dump in dumps:
+    for dump in sorted(dumps, key=lambda dump: (reached[dump.rank], dump.rank)):
         if reached[dump.rank] < furthest:
             record = ahead.collectives()[furthest]
             last = dump.collectives().get(reached[dump.rank])
@@ -182,18 +183,42 @@ def _behind(dumps: list[Dump]) -> Iterable[str]:
                 f"rank {dump.rank} is behind: rank {ahead.rank} has begun operation {_place(record)} "
                 f"{describe(record)}, {_site(record)}; rank {dump.rank} {where}"
             )
-    started = [dump for dump in dumps if dump.records and dump.records[-1]["state"] == "started"]
-    awaited = {rank for dump in started if isinstance(rank := dump.records[-1].get("awaited"), int)}
-    for rank in sorted(awaited):
-        by = [dump.rank for dump in started if dump.records[-1].get("awaited") == rank]
-        yield f"rank {rank} is waited for by {_ranks(by)}"
+
+
+def _waits(dumps: list[Dump]) -> Iterable[str]:
+    """Who waits for whom, and for whom in the end."""
+    waits = {
+        dump.rank: awaited
+        for dump in dumps
+        if dump.records and dump.records[-1]["state"] == "started"
+        if isinstance(awaited := dump.records[-1].get("awaited"), int)
+    }
+    for awaited in sorted(set(waits.values())):
+        by = [rank for rank in waits if waits[rank] == awaited]
+        yield f"rank {awaited} is waited for by {_ranks(by)}"
+    ends: dict[int, list[int]] = defaultdict(list)
+    for rank in waits:
+        passed, at = {rank}, waits[rank]
+        while at in waits and at not in passed:
+            passed.add(at)
+            at = waits[at]
+        if at not in waits:
+            ends[at].append(rank)
+    there = {dump.rank: dump for dump in dumps}
+    for at, ranks in sorted(ends.items()):
+        calls = at in there and there[at].records and there[at].records[-1]["state"] == "started"
+        how = "left no dump" if at not in there else "waits for nobody" if calls else "is in no call"
+        yield f"in the end {_ranks(ranks)} wait{'s' * (len(ranks) == 1)} for rank {at}, which {how}"
 
 
 def _errors(dumps: list[Dump]) -> Iterable[str]:
     failed = [(r["end_ns"], dump.rank, r) for dump in dumps for r in dump.records if isinstance(r.get("error"), str)]
     if failed:
         _, rank, record = min(failed, key=lambda one: one[:2])
-        yield f"the first failure was on rank {rank}: {record['error']} in operation {_place(record)}, {_site(record)}"
+        awaited = record.get("awaited")
+        waited = "" if awaited is None else f", where it waited for rank {awaited}"
+        place = f"operation {_place(record)}, {_site(record)}"
+        yield f"the first failure was on rank {rank}: {record['error']} in {place}{waited}"
 
 
 def describe(record: Record) -> str:

@@ -138,6 +138,21 @@ class Workshop:
             if mutated is not None:
                 path.write_text(text)
 
+    @contextlib.contextmanager
+    def extension(self) -> Iterator[Outcome | None]:
+        """Has Python use the extension module that the copy's Rust gives, for a while; or says why there is none."""
+        # Unoptimised across crates, as cargo's tests are: most of it is there already.
+        status, output = self._run(["cargo", "build", "--locked", "--package", "isobit-python"], BUILD_LIMIT)
+        names = [path.relative_to(self._root) for path in self._root.glob("python/isobit/_native*.so")]
+        if status != 0 or len(names) != 1:
+            yield Outcome("broken", f"no extension module, of {len(names)}:\n{output[-4000:]}")
+            return
+        shutil.copyfile(Path(self._env["CARGO_TARGET_DIR"]) / "debug" / "lib_native.so", self.tree / names[0])
+        try:
+            yield None
+        finally:
+            shutil.copyfile(self._root / names[0], self.tree / names[0])
+
     def test(self, tests: Sequence[str], limit: float = TEST_LIMIT) -> Outcome:
         """Runs tests of one file."""
         return self._pytest(tests, limit) if tests[0].split("::")[0].endswith(".py") else self._cargo(tests, limit)
@@ -208,7 +223,10 @@ def judge(workshop: Workshop, mutation: Mutation) -> Verdict:
         if not could_be:
             kind, detail = STALE, f"{mutation.file} has not exactly one place with the text to replace"
         else:
-            outcome = workshop.test([mutation.test], mutation.hangs_after or TEST_LIMIT)
+            # Rust that a Python test is to judge is the extension module's.
+            binding = mutation.file.startswith("rust/") and mutation.test.split("::")[0].endswith(".py")
+            with workshop.extension() if binding else contextlib.nullcontext() as trouble:
+                outcome = trouble or workshop.test([mutation.test], mutation.hangs_after or TEST_LIMIT)
             kind, detail = {
                 "passed": (SURVIVED, f"{mutation.test} passes"),
                 "failed": (FOUND, outcome.detail),

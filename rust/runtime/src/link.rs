@@ -199,12 +199,12 @@ impl Transport for Link {
         each!(self, link => link.break_epoch(epoch, sequence, reason));
     }
 
-    fn broken(&self) -> Option<(u32, u64)> {
-        each!(self, link => link.broken())
+    fn broken(&self, epoch: u32) -> Option<u64> {
+        each!(self, link => link.broken(epoch))
     }
 
-    fn last_break(&self) -> Option<Break> {
-        each!(self, link => link.last_break())
+    fn break_of(&self, epoch: u32) -> Option<Break> {
+        each!(self, link => link.break_of(epoch))
     }
 
     fn sites(&self) -> &Sites {

@@ -36,7 +36,7 @@ fn another_shape_of_the_same_size_is_a_desync_on_every_rank() {
         let shape = if comm.rank() == 2 { [10, 20] } else { [20, 10] };
         all_reduce(comm, &sum, 200, &shape)
     });
-    all_fail(results, ErrorKind::Desync, &["shape", "rank 2"]);
+    all_fail(results, ErrorKind::Desync, &["shape is ", "(20, 10) on rank ", "(10, 20) on rank 2"]);
 }
 
 #[test]
@@ -189,6 +189,32 @@ fn a_call_that_is_refused_on_one_rank_fails_on_all_and_the_group_goes_on() {
         }
         assert_eq!(comm.epoch(), 1);
         all_reduce(comm, &sum, 4, &[4]).unwrap();
+    });
+}
+
+#[test]
+fn a_rank_that_is_late_fails_once_for_each_call_that_was_refused_meanwhile() {
+    const REFUSED: u32 = 3;
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    let bitwise = Reduction { op: ReduceOp::Band, ..sum };
+    let refused = std::sync::Barrier::new(2);
+    on_ranks(2, |comm| {
+        // Rank 1 is done with its refused calls before rank 0 makes the first of its own.
+        if comm.rank() == 0 {
+            refused.wait();
+        }
+        for call in 0..REFUSED {
+            let own = if comm.rank() == 1 { &bitwise } else { &sum };
+            let error = all_reduce(comm, own, 4, &[4]).unwrap_err();
+            let kind = if comm.rank() == 1 { ErrorKind::Value } else { ErrorKind::RemoteArgument };
+            assert_eq!(error.kind, kind, "call {call}: {error}");
+            assert_eq!(comm.epoch(), call + 1);
+        }
+        if comm.rank() == 1 {
+            refused.wait();
+        }
+        all_reduce(comm, &sum, 4, &[4]).unwrap();
+        all_reduce(comm, &sum, 9, &[9]).unwrap();
     });
 }
 

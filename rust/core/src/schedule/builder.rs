@@ -41,6 +41,8 @@ struct Recorder {
     received: Vec<StepIndex>,
     /// What every later send must wait for.
     fence: Vec<StepIndex>,
+    /// What every later write to the result must wait for.
+    gate: Vec<StepIndex>,
 }
 
 /// See the module.
@@ -194,13 +196,16 @@ impl<'a> Builder<'a> {
     /// Every send of `rank` from here on waits for everything that it receives before.
     pub(super) fn fence(&mut self, rank: Rank) {
         let recorder = &mut self.recorders[rank as usize];
-        let receives = recorder
-            .program
-            .steps
-            .iter()
-            .zip(0..)
-            .filter_map(|(step, index)| matches!(step.action, Action::Recv { .. }).then_some(index));
-        recorder.fence = receives.collect();
+        recorder.fence = recorder.receives();
+    }
+
+    /// Every write of `rank` to its result from here on waits for everything that it receives before: a
+    /// peer that is in another call shows it with its first message, and the result is untouched then.
+    pub(super) fn gate(&mut self, rank: Rank) {
+        if self.records(rank) {
+            let recorder = &mut self.recorders[rank as usize];
+            recorder.gate = recorder.receives();
+        }
     }
 
     fn push(&mut self, rank: Rank, action: Action) {
@@ -228,6 +233,11 @@ impl<'a> Builder<'a> {
                 touch(*dst, if same { Access::WriteSame } else { Access::Write });
             }
         }
+        if action.writes_result() && !recorder.gate.is_empty() {
+            // The later ones wait for this one alone: else thousands of ranks would be thousands of times as many.
+            after.append(&mut recorder.gate);
+            recorder.gate.push(step);
+        }
         after.retain(|earlier| *earlier != step);
         after.sort_unstable();
         after.dedup();
@@ -235,7 +245,22 @@ impl<'a> Builder<'a> {
     }
 }
 
+impl Action {
+    fn writes_result(&self) -> bool {
+        let out = match self {
+            Action::Send { .. } => return false,
+            Action::Recv { dst: out, .. } | Action::Reduce { out, .. } | Action::Copy { dst: out, .. } => out,
+        };
+        out.buf == Buf::Out && out.len > 0
+    }
+}
+
 impl Recorder {
+    fn receives(&self) -> Vec<StepIndex> {
+        let steps = self.program.steps.iter().zip(0..);
+        steps.filter_map(|(step, at)| matches!(step.action, Action::Recv { .. }).then_some(at)).collect()
+    }
+
     fn touch(
         &mut self,
         shared: Option<u64>,

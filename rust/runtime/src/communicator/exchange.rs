@@ -103,9 +103,9 @@ impl Exchange<'_, '_> {
 
     /// Whether a rank said that this operation, or one before it, failed.
     fn check_epoch(&self) -> Result<(), Failure> {
-        match self.link.broken() {
-            Some(at) if self.operation.is_behind(self.epoch, at) => {
-                Err(Failure::Broken(self.link.last_break().expect("there was one")))
+        match self.link.broken(self.epoch) {
+            Some(at) if self.operation.is_behind(at) => {
+                Err(Failure::Broken(self.link.break_of(self.epoch).expect("there was one")))
             }
             _ => Ok(()),
         }

@@ -25,7 +25,6 @@ use std::time::Duration;
 use isobit_core::schedule::{Limits, Topology};
 use isobit_core::wire::{Channel, Collective, Descriptor};
 use isobit_core::{Contract, Rank, digest};
-use isobit_sys::os::sites::SITES_MAX;
 use isobit_sys::{ReadSpan, WriteSpan};
 
 pub use abort::AbortHandle;
@@ -68,8 +67,7 @@ pub struct Communicator {
     recorder: FlightRecorder,
     trace: Option<Box<Trace>>,
     site: Site,
-    /// By number, the sites whose names the others can read.
-    named: [bool; SITES_MAX as usize + 1],
+    told: sites::Told,
     epoch: u32,
     sequence: u64,
     sends: Vec<u64>,
@@ -125,7 +123,7 @@ impl Communicator {
             trace: Trace::open(&owner),
             recorder: FlightRecorder::new(owner),
             site: Site::UNKNOWN,
-            named: [false; SITES_MAX as usize + 1],
+            told: sites::Told::nothing(),
             epoch: 0,
             sequence: 0,
             sends: vec![0; world_size as usize],
@@ -245,7 +243,8 @@ impl Communicator {
         if let Some(error) = error {
             self.link.break_epoch(self.epoch, sequence, &reason::encode(error));
         }
-        self.epoch = self.link.broken().map_or(self.epoch, |(broken, _)| broken.max(self.epoch)) + 1;
+        // One epoch and no more, however far others are: each of their failures is one of this rank's, too.
+        self.epoch += 1;
         self.sequence = 0;
         self.sends.fill(0);
         self.receives.fill(0);
@@ -286,6 +285,7 @@ impl Communicator {
         }
         let Signature { collective, contract, dtype, root, receiver, .. } = signature;
         let (descriptor, pairs) = (signature.descriptor(digest::words(call.shape)), signature.pairs());
+        self.told.list(&self.link, &signature, &descriptor, call.shape);
         let plan = match self.plans.get(&signature) {
             Ok(plan) => plan,
             Err(NoPlan::Plan(error)) => return Err(self.wrong(collective, error.to_string())),
@@ -324,7 +324,7 @@ impl Communicator {
             waited_ns: 0,
             awaited: None,
         };
-        sites::announce(&self.link, self.site, &mut self.named, &record);
+        sites::announce(&self.link, self.site, &mut self.told, &record);
         self.recorder.begin(record);
         if let Some(trace) = &mut self.trace {
             trace.operation(&record);
@@ -353,6 +353,7 @@ impl Communicator {
         let waited = exchange.waited();
         let result = result.map_err(|failure| {
             let (is_final, told) = (failure.is_final(), matches!(failure, Failure::Broken(_)));
+            let failure = self.spelled_out(failure);
             let whereabouts = self.whereabouts(&failure);
             let mut error = failure.at(self.place(Some((&descriptor, sequence))));
             error.message += &whereabouts;

@@ -16,9 +16,9 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    /// Whether it can't be completed because `epoch`, or a later one, broke there.
-    pub(crate) fn is_behind(&self, epoch: u32, (broken, sequence): (u32, u64)) -> bool {
-        broken > epoch || (broken == epoch && sequence <= self.collective)
+    /// Whether it can't be completed because its epoch broke at operation `sequence`.
+    pub(crate) fn is_behind(&self, sequence: u64) -> bool {
+        sequence <= self.collective
     }
 
     /// What a message to `to` says of the operation.

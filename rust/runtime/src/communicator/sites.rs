@@ -4,11 +4,14 @@
 //! is asked and nobody is waited for here, and a stopped or dead rank's last call is known as well.
 
 use isobit_core::Rank;
+use isobit_core::engine::Mismatch;
 use isobit_core::wire::{Collective, Descriptor};
+use isobit_sys::os::lists::{LISTS, place};
 use isobit_sys::os::sites::{Announced, SITES_MAX};
 
 use super::Communicator;
 use super::failure::Failure;
+use super::signature::{Amounts, Signature};
 use crate::link::Link;
 use crate::recorder::{FlightRecorder, OperationRecord};
 use crate::site::Site;
@@ -17,15 +20,46 @@ use crate::transport::{Transport, TransportError};
 /// How many awaited ranks a message goes into.
 const RANKS_MAX: usize = 4;
 
-/// Lets the others know what this rank calls and where; `named` are the sites that have their names.
-pub(super) fn announce(
-    link: &Link,
-    site: Site,
-    named: &mut [bool; SITES_MAX as usize + 1],
-    record: &OperationRecord,
-) {
+/// What this rank has told the others already, so that it is written once.
+pub(super) struct Told {
+    /// By number, the sites whose names they can read.
+    named: [bool; SITES_MAX as usize + 1],
+    /// By place, the digests of the lists that they can read.
+    listed: [u64; LISTS],
+}
+
+impl Told {
+    pub(super) fn nothing() -> Told {
+        Told { named: [false; SITES_MAX as usize + 1], listed: [0; LISTS] }
+    }
+
+    /// Lets the others read the shape and the counts of a call, whose digests `descriptor` has.
+    pub(super) fn list(
+        &mut self,
+        link: &Link,
+        signature: &Signature,
+        descriptor: &Descriptor,
+        shape: &[u64],
+    ) {
+        self.keep(link, descriptor.shape, shape);
+        if let (Amounts::PerRank(counts), None) = (&signature.amounts, &signature.leaf_map) {
+            self.keep(link, descriptor.layout, counts);
+        }
+    }
+
+    fn keep(&mut self, link: &Link, digest: u64, numbers: &[u64]) {
+        let listed = &mut self.listed[place(digest)];
+        if *listed != digest {
+            *listed = digest;
+            link.sites().lists().keep(digest, numbers);
+        }
+    }
+}
+
+/// Lets the others know what this rank calls and where.
+pub(super) fn announce(link: &Link, site: Site, told: &mut Told, record: &OperationRecord) {
     let (sites, number) = (link.sites(), site.number());
-    if let Some(named) = named.get_mut(usize::from(number)).filter(|named| !**named) {
+    if let Some(named) = told.named.get_mut(usize::from(number)).filter(|named| !**named) {
         *named = true;
         if let Some(name) = site.name() {
             sites.name(number, &name);
@@ -54,6 +88,37 @@ impl Communicator {
         self.recorder.clone()
     }
 
+    /// Has a mismatch say the shapes or counts themselves, as far as the two ranks left them to be read.
+    pub(super) fn spelled_out(&self, failure: Failure) -> Failure {
+        let Failure::Mismatch(mut mismatch) = failure else { return failure };
+        let both = match mismatch.field {
+            "shape" => self.shapes(&mismatch),
+            "layout" => {
+                self.both(&mismatch, |descriptor| descriptor.layout).map(|both| both.map(counts_text))
+            }
+            _ => None,
+        };
+        if let Some([ours, theirs]) = both {
+            (mismatch.ours, mismatch.theirs) = (ours, theirs);
+        }
+        Failure::Mismatch(mismatch)
+    }
+
+    fn shapes(&self, mismatch: &Mismatch) -> Option<[String; 2]> {
+        let shapes = self.both(mismatch, |descriptor| descriptor.shape)?;
+        let counts =
+            [&mismatch.our_descriptor, &mismatch.their_descriptor].map(|descriptor| descriptor.count);
+        let plausible = |(shape, count): (&Vec<u64>, u64)| is_shape(shape, count, self.world_size());
+        shapes.iter().zip(counts).all(plausible).then(|| shapes.map(shape_text))
+    }
+
+    /// The lists whose digests two ranks' calls have.
+    fn both(&self, mismatch: &Mismatch, digest: impl Fn(&Descriptor) -> u64) -> Option<[Vec<u64>; 2]> {
+        let lists = self.link.sites().lists();
+        let ours = lists.find(mismatch.rank, digest(&mismatch.our_descriptor))?;
+        Some([ours, lists.find(mismatch.peer, digest(&mismatch.their_descriptor))?])
+    }
+
     /// What to add to the message about a failure: where the calls concerned were made.
     pub(super) fn whereabouts(&self, failure: &Failure) -> String {
         let peers: &[Rank] = match failure {
@@ -66,7 +131,12 @@ impl Communicator {
                     &mismatch.their_descriptor,
                     mismatch.their_sequence,
                 );
-                return called_at(&[(self.rank(), ours), (mismatch.peer, theirs)]);
+                let sites = called_at(&[(self.rank(), ours), (mismatch.peer, theirs)]);
+                let Some([ours, theirs]) = self.shapes(mismatch).filter(|_| mismatch.field == "count") else {
+                    return sites;
+                };
+                let (rank, peer) = (mismatch.rank, mismatch.peer);
+                return format!("; the shapes are {ours} on rank {rank} and {theirs} on rank {peer}{sites}");
             }
             Failure::Timeout { awaited, .. } => awaited,
             Failure::Transport(TransportError::PeerLost { rank, .. }) => std::slice::from_ref(rank),
@@ -107,4 +177,32 @@ fn called_at(calls: &[(Rank, Option<String>)]) -> String {
     let known = calls.iter().filter_map(|(rank, site)| Some(format!("at {} on rank {rank}", site.as_ref()?)));
     let known: Vec<String> = known.collect();
     if known.is_empty() { String::new() } else { format!("; called {}", known.join(" and ")) }
+}
+
+/// Whether that many elements, or those of all ranks, can have this shape. For several tensors in one call the
+/// ranks compare a list that is no shape.
+fn is_shape(shape: &[u64], count: u64, world_size: u32) -> bool {
+    let elements = shape.iter().try_fold(1u64, |elements, length| elements.checked_mul(*length));
+    match elements {
+        None => false,
+        Some(0) => count == 0,
+        Some(elements) => count.saturating_mul(world_size.into()).is_multiple_of(elements),
+    }
+}
+
+/// `(20, 10)`, as numpy writes it.
+fn shape_text(shape: Vec<u64>) -> String {
+    match shape[..] {
+        [length] => format!("({length},)"),
+        _ => format!("({})", joined(&shape)),
+    }
+}
+
+/// `[200, 10] elements a rank`.
+fn counts_text(counts: Vec<u64>) -> String {
+    format!("[{}] elements a rank", joined(&counts))
+}
+
+fn joined(numbers: &[u64]) -> String {
+    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }

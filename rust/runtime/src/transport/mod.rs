@@ -258,14 +258,15 @@ pub trait Transport: Send {
     fn wait(&mut self, until: Instant) -> Result<(), TransportError>;
 
     /// Ends `epoch` at operation `sequence` for every rank, with a reason of at most
-    /// `BREAK_BYTES_MAX` bytes. Of several, the latest epoch's earliest operation counts.
+    /// `BREAK_BYTES_MAX` bytes. Of several, the earliest operation counts.
     fn break_epoch(&mut self, epoch: u32, sequence: u64, reason: &[u8]);
 
-    /// The latest epoch that ended early, and the operation at which it did. Costs next to nothing.
-    fn broken(&self) -> Option<(u32, u64)>;
+    /// The operation at which `epoch` ended early, if it did; 0 of one so long ago that nobody knows.
+    /// Costs next to nothing.
+    fn broken(&self, epoch: u32) -> Option<u64>;
 
     /// All about it.
-    fn last_break(&self) -> Option<Break>;
+    fn break_of(&self, epoch: u32) -> Option<Break>;
 
     /// Where in their programs the ranks make their calls.
     fn sites(&self) -> &Sites;

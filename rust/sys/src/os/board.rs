@@ -32,14 +32,23 @@ const RECORD_CLAIM: usize = 0;
 const RECORD_DONE: usize = 8;
 /// In the abort record's head, which has room: the latest break, as `break_key` packs it.
 const BREAK: usize = 16;
+/// How often an epoch was broken.
+const BREAK_COUNT: usize = 24;
+/// Behind the abort record's text, where there is room as well: the breaks of the latest epochs.
+const BREAKS: usize = (RECORD_HEAD + ABORT_BYTES_MAX).next_multiple_of(64);
+/// Of how many epochs it is known where they broke: a rank that is late by more fails in its next call.
+const EPOCHS_KEPT: u32 = 64;
 
 const ASLEEP: usize = 0;
 const ATTACHED: usize = 128;
 const PROCESS: usize = 136;
 const CLOSED: usize = 192;
-const BREAK_TEXT: usize = 1536;
-const RANK_BYTES: usize = 4096;
-const ABORT_RECORD_BYTES: usize = (RECORD_HEAD + ABORT_BYTES_MAX).next_multiple_of(4096);
+const BREAK_TEXTS: usize = 1536;
+const BREAK_TEXT_BYTES: usize = (16 + BREAK_BYTES_MAX).next_multiple_of(64);
+/// How many reasons of a rank are kept, the latest ones.
+const REASONS_KEPT: u32 = 4;
+const RANK_BYTES: usize = (BREAK_TEXTS + REASONS_KEPT as usize * BREAK_TEXT_BYTES).next_multiple_of(4096);
+const ABORT_RECORD_BYTES: usize = (BREAKS + EPOCHS_KEPT as usize * 8).next_multiple_of(4096);
 
 /// A rank's view of the board.
 #[derive(Clone, Debug)]
@@ -114,7 +123,7 @@ impl Board {
     pub fn said(&self) -> (u64, u64) {
         let closed = |rank| self.closed_record(rank).done();
         let over = (0..self.world_size).map(closed).sum::<u64>() + self.abort_record().done();
-        (over, self.memory.word(BREAK).load(Acquire))
+        (over, self.memory.word(BREAK_COUNT).load(Acquire))
     }
 
     /// Takes the announcement back.
@@ -143,42 +152,68 @@ impl Board {
         self.abort_record().read().map(|(rank, reason)| (rank.min(self.world_size - 1), reason))
     }
 
-    /// Breaks an epoch at one of its operations: of the ranks that do so in the latest epoch, the one
-    /// with the earliest operation counts. Every rank may break each epoch once. The first
-    /// [`BREAK_BYTES_MAX`] bytes of the reason are kept.
+    /// Breaks an epoch at one of its operations: of the ranks that do so, the one with the earliest
+    /// operation counts. Every rank may break each epoch once. The first [`BREAK_BYTES_MAX`] bytes of
+    /// the reason are kept.
     pub fn break_epoch(&self, epoch: u32, sequence: u64, reason: &[u8]) {
         let reason = &reason[..reason.len().min(BREAK_BYTES_MAX)];
-        let text = |index: usize| self.word(self.rank, BREAK_TEXT + 16 + index * 8);
-        self.word(self.rank, BREAK_TEXT).store(0, SeqCst);
+        let key = break_key(epoch, sequence, self.rank);
+        let text = |offset: usize| self.break_text(self.rank, key, offset);
+        text(0).store(0, SeqCst);
         for (index, chunk) in reason.chunks(8).enumerate() {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            text(index).store(u64::from_le_bytes(word), SeqCst);
+            text(16 + index * 8).store(u64::from_le_bytes(word), SeqCst);
         }
-        self.word(self.rank, BREAK_TEXT + 8).store(reason.len() as u64, SeqCst);
-        let key = break_key(epoch, sequence, self.rank);
-        self.word(self.rank, BREAK_TEXT).store(key, SeqCst);
+        text(8).store(reason.len() as u64, SeqCst);
+        text(0).store(key, SeqCst);
+        // Where it broke first, so that whoever sees the latest finds those before it.
+        self.kept_break(epoch).fetch_max(key, SeqCst);
         self.memory.word(BREAK).fetch_max(key, SeqCst);
+        self.memory.word(BREAK_COUNT).fetch_add(1, SeqCst);
     }
 
-    /// The latest broken epoch and the operation at which it broke. Cheap: every operation asks.
-    pub fn broken(&self) -> Option<(u32, u64)> {
-        match self.memory.word(BREAK).load(Acquire) {
-            0 => None,
-            key => Some(((key >> 44) as u32 - 1, u64::from(!(key >> 12) as u32))),
+    /// The operation at which an epoch broke, if it did; 0 of one so long ago that nobody knows. Cheap:
+    /// every operation asks.
+    pub fn broken(&self, epoch: u32) -> Option<u64> {
+        let latest = self.memory.word(BREAK).load(Acquire);
+        if latest == 0 || epoch_of(latest) < epoch {
+            return None;
         }
+        let key = self.break_of(epoch, latest);
+        Some(if epoch_of(key) == epoch { u64::from(!(key >> 12) as u32) } else { 0 })
     }
 
-    /// Who broke it and why; the reason is empty if that rank has broken another epoch meanwhile.
-    pub fn break_reason(&self) -> (u32, Vec<u8>) {
-        let key = self.memory.word(BREAK).load(SeqCst);
+    /// Who broke an epoch and why; the latest break's reason where that one is forgotten.
+    pub fn break_reason(&self, epoch: u32) -> (u32, Vec<u8>) {
+        let latest = self.memory.word(BREAK).load(SeqCst);
+        let kept = self.break_of(epoch, latest);
+        let key = if epoch_of(kept) == epoch { kept } else { latest };
         let rank = ((key & 0xfff) as u32).min(self.world_size - 1);
-        let len = (self.word(rank, BREAK_TEXT + 8).load(SeqCst) as usize).min(BREAK_BYTES_MAX);
-        let words =
-            (0..len.div_ceil(8)).map(|index| self.word(rank, BREAK_TEXT + 16 + index * 8).load(SeqCst));
+        let reason = self.read_reason(rank, key).or_else(|| self.read_reason(rank, latest));
+        (rank, reason.unwrap_or_default())
+    }
+
+    fn read_reason(&self, rank: u32, key: u64) -> Option<Vec<u8>> {
+        let text = |offset: usize| self.break_text(rank, key, offset).load(SeqCst);
+        let len = (text(8) as usize).min(BREAK_BYTES_MAX);
+        let words = (0..len.div_ceil(8)).map(|index| text(16 + index * 8));
         let reason: Vec<u8> = words.flat_map(u64::to_le_bytes).take(len).collect();
-        let same = self.word(rank, BREAK_TEXT).load(SeqCst) == key;
-        (rank, if same { reason } else { Vec::new() })
+        (text(0) == key).then_some(reason)
+    }
+
+    fn break_text(&self, rank: u32, key: u64, offset: usize) -> &AtomicU64 {
+        let text = (epoch_of(key) % REASONS_KEPT) as usize;
+        self.word(rank, BREAK_TEXTS + text * BREAK_TEXT_BYTES + offset)
+    }
+
+    /// What is known of an epoch's break: that of another one if it is forgotten.
+    fn break_of(&self, epoch: u32, latest: u64) -> u64 {
+        if epoch_of(latest) == epoch { latest } else { self.kept_break(epoch).load(SeqCst) }
+    }
+
+    fn kept_break(&self, epoch: u32) -> &AtomicU64 {
+        self.memory.word(BREAKS + (epoch % EPOCHS_KEPT) as usize * 8)
     }
 
     /// The offsets of the words that the ranks of a model use.
@@ -212,6 +247,11 @@ fn break_key(epoch: u32, sequence: u64, rank: u32) -> u64 {
     let epoch = u64::from(epoch.min((1 << 20) - 2) + 1);
     let sequence = u64::from(!u32::try_from(sequence).unwrap_or(u32::MAX));
     epoch << 44 | sequence << 12 | u64::from(rank & 0xfff)
+}
+
+/// The epoch of a break; of none that of the first.
+fn epoch_of(key: u64) -> u32 {
+    ((key >> 44) as u32).saturating_sub(1)
 }
 
 /// Bytes that are written once, by the first who claims them.
@@ -313,27 +353,48 @@ mod tests {
         seen.push(boards[0].said());
         boards[2].break_epoch(0, 9, b"nine");
         seen.push(boards[0].said());
-        boards[1].break_epoch(0, 7, b"seven");
+        boards[1].break_epoch(1, 7, b"seven");
+        seen.push(boards[0].said());
+        boards[2].break_epoch(0, 5, b"five, by one that is late");
         seen.push(boards[0].said());
         boards[2].abort(b"");
         seen.push(boards[0].said());
         seen.sort_unstable();
         seen.dedup();
-        assert_eq!(seen.len(), 5);
+        assert_eq!(seen.len(), 6);
     }
 
     #[test]
-    fn the_latest_epochs_earliest_break_counts() {
+    fn of_an_epochs_breaks_the_earliest_counts() {
         let boards = boards(3);
-        assert_eq!(boards[0].broken(), None);
+        assert_eq!(boards[0].broken(0), None);
         boards[1].break_epoch(0, 7, b"seven");
         boards[2].break_epoch(0, 9, b"nine");
-        assert_eq!((boards[0].broken(), boards[0].break_reason()), (Some((0, 7)), (1, b"seven".to_vec())));
+        assert_eq!((boards[0].broken(0), boards[0].break_reason(0)), (Some(7), (1, b"seven".to_vec())));
         boards[2].break_epoch(0, 3, b"three");
-        assert_eq!((boards[0].broken(), boards[0].break_reason()), (Some((0, 3)), (2, b"three".to_vec())));
+        assert_eq!((boards[0].broken(0), boards[0].break_reason(0)), (Some(3), (2, b"three".to_vec())));
+        assert_eq!(boards[0].broken(1), None);
         boards[0].break_epoch(1, u64::MAX, &[b'x'; BREAK_BYTES_MAX + 1]);
-        assert_eq!(boards[1].broken(), Some((1, u64::from(u32::MAX))));
-        assert_eq!(boards[1].break_reason(), (0, vec![b'x'; BREAK_BYTES_MAX]));
+        assert_eq!(boards[1].broken(1), Some(u64::from(u32::MAX)));
+        assert_eq!(boards[1].break_reason(1), (0, vec![b'x'; BREAK_BYTES_MAX]));
+    }
+
+    #[test]
+    fn a_rank_that_is_late_learns_of_every_epochs_break() {
+        let boards = boards(2);
+        for epoch in 0..EPOCHS_KEPT {
+            boards[1].break_epoch(epoch, u64::from(epoch) + 5, &[epoch as u8]);
+        }
+        for epoch in 0..EPOCHS_KEPT {
+            assert_eq!(boards[0].broken(epoch), Some(u64::from(epoch) + 5));
+            let kept = if epoch + REASONS_KEPT < EPOCHS_KEPT { EPOCHS_KEPT - 1 } else { epoch };
+            assert_eq!(boards[0].break_reason(epoch), (1, vec![kept as u8]));
+        }
+        boards[1].break_epoch(EPOCHS_KEPT, 1, b"one more");
+        assert_eq!(boards[0].broken(0), Some(0), "it did break, nobody knows where");
+        assert_eq!(boards[0].break_reason(0), (1, b"one more".to_vec()));
+        assert_eq!(boards[0].broken(1), Some(6));
+        assert_eq!(boards[0].broken(EPOCHS_KEPT + 1), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use super::lists::Lists;
 use super::shared::SharedBytes;
 use super::sync::AtomicU64;
 
@@ -77,6 +78,7 @@ impl Announced {
 #[derive(Clone, Debug)]
 pub struct Sites {
     memory: SharedBytes,
+    lists: Lists,
     rank: u32,
     world_size: u32,
 }
@@ -84,13 +86,19 @@ pub struct Sites {
 impl Sites {
     /// Bytes for so many ranks.
     pub const fn bytes(world_size: u32) -> usize {
-        world_size as usize * RANK_BYTES
+        world_size as usize * RANK_BYTES + Lists::bytes(world_size)
     }
 
     /// The sites in `memory`, all zero at first, as `rank` sees them.
     pub fn new(memory: SharedBytes, rank: u32, world_size: u32) -> Sites {
         assert!(rank < world_size && memory.len() == Sites::bytes(world_size), "sites of this group");
-        Sites { memory, rank, world_size }
+        let lists = memory.slice(world_size as usize * RANK_BYTES, Lists::bytes(world_size));
+        Sites { memory, lists: Lists::new(lists, rank, world_size), rank, world_size }
+    }
+
+    /// The shapes and counts of the ranks' calls.
+    pub fn lists(&self) -> &Lists {
+        &self.lists
     }
 
     /// Names one of this rank's sites; numbers that have no place are not named.

@@ -4,9 +4,9 @@
 use crate::Rank;
 use crate::schedule::algorithm::{Context, chunks};
 use crate::schedule::builder::{Builder, NOTHING, Place, region};
-use crate::schedule::{Buf, Content, PlanError};
+use crate::schedule::{Buf, Content, PlanError, Region};
 
-/// Every rank sends its block to every other.
+/// Every rank sends its block to every other. First chunks wait where they came until there is one from each.
 pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
     let chunk = ctx.data_chunk(b)?;
     let world_size = ctx.layout.world_size();
@@ -17,12 +17,22 @@ pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) ->
             let out = region(Buf::Out, ctx.layout.block(rank).start + start, len);
             (len > 0).then_some((region(Buf::Part(0), start, len), out))
         };
+        let mut held = Vec::new();
         for distance in 1..world_size {
             for (from, to) in b.rotation(distance) {
-                if let Some((src, out)) = part(from) {
-                    b.transfer(from, src, to, Place::At(out), Content::Data);
+                match part(from) {
+                    Some((src, out)) if start == 0 => {
+                        held.push((to, b.transfer(from, src, to, Place::View, Content::Data), out));
+                    }
+                    Some((src, out)) => {
+                        b.transfer(from, src, to, Place::At(out), Content::Data);
+                    }
+                    None => b.meet(from, to),
                 }
             }
+        }
+        if start == 0 {
+            store(b, held);
         }
         for rank in b.recorded() {
             if let Some((src, out)) = part(rank) {
@@ -38,7 +48,18 @@ pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) ->
     Ok(())
 }
 
-/// Every rank sends each other rank its block; a message even for none, since only the two know.
+/// Has every rank store what it holds once it has received something of everyone.
+fn store(b: &mut Builder<'_>, held: Vec<(Rank, Region, Region)>) {
+    for rank in b.recorded() {
+        b.gate(rank);
+    }
+    for (rank, view, out) in held {
+        b.copy(rank, view, out, Content::Data);
+    }
+}
+
+/// Every rank sends each other rank its block; a message even for none, since only the two know. First chunks
+/// wait as in `all_gather`.
 pub(in crate::schedule) fn all_to_all(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
     let chunk = ctx.data_chunk(b)?;
     let world_size = ctx.layout.world_size();
@@ -46,23 +67,33 @@ pub(in crate::schedule) fn all_to_all(ctx: &Context<'_>, b: &mut Builder<'_>) ->
     for rank in b.recorded() {
         sums[rank as usize] = Some(Sums::new(ctx, rank)?);
     }
-    let src_at = |from: Rank, to: Rank| sums[from as usize].as_ref().map_or(0, |s| s.sent[to as usize]);
-    let dst_at = |from: Rank, to: Rank| sums[to as usize].as_ref().map_or(0, |s| s.received[from as usize]);
+    let pieces = |from: Rank, to: Rank| {
+        let src_at = sums[from as usize].as_ref().map_or(0, |sums| sums.sent[to as usize]);
+        let dst_at = sums[to as usize].as_ref().map_or(0, |sums| sums.received[from as usize]);
+        chunks(0..ctx.layout.pair(from, to), chunk).map(move |(start, len)| {
+            (region(Buf::Part(0), src_at + start, len), region(Buf::Out, dst_at + start, len))
+        })
+    };
+    let mut held = Vec::new();
+    for distance in 1..world_size {
+        for (from, to) in b.rotation(distance) {
+            if let Some((src, dst)) = pieces(from, to).next() {
+                held.push((to, b.transfer(from, src, to, Place::View, Content::Data), dst));
+            }
+            b.meet(from, to);
+        }
+    }
+    store(b, held);
     for rank in b.recorded() {
-        let count = ctx.layout.pair(rank, rank);
-        for (start, len) in chunks(0..count, chunk) {
-            let src = region(Buf::Part(0), src_at(rank, rank) + start, len);
-            b.copy(rank, src, region(Buf::Out, dst_at(rank, rank) + start, len), Content::Data);
+        for (src, dst) in pieces(rank, rank) {
+            b.copy(rank, src, dst, Content::Data);
         }
     }
     for distance in 1..world_size {
         for (from, to) in b.rotation(distance) {
-            for (start, len) in chunks(0..ctx.layout.pair(from, to), chunk) {
-                let src = region(Buf::Part(0), src_at(from, to) + start, len);
-                let dst = region(Buf::Out, dst_at(from, to) + start, len);
+            for (src, dst) in pieces(from, to).skip(1) {
                 b.transfer(from, src, to, Place::At(dst), Content::Data);
             }
-            b.meet(from, to);
         }
     }
     Ok(())

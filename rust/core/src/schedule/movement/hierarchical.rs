@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::direct;
 use crate::Rank;
 use crate::schedule::algorithm::{Context, chunks};
 use crate::schedule::builder::{Builder, Place, region};
@@ -14,8 +15,12 @@ use crate::schedule::{Buf, Content, PlanError, Topology};
 
 /// Every rank gets every block.
 pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
-    let chunk = ctx.data_chunk(b)?;
     let groups = ctx.topology.groups();
+    // Where there is nothing to save every rank hears every other, and writes only then.
+    if groups.machines().len() == 1 || groups.machines().iter().all(|ranks| ranks.len() == 1) {
+        return direct::all_gather(ctx, b);
+    }
+    let chunk = ctx.data_chunk(b)?;
     let shares = Shares::new(&groups);
     let recorded = b.only().map(|rank| groups.machine_of(rank));
     let concerns = |group: usize| recorded.is_none_or(|recorded| recorded == group);

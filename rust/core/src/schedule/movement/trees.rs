@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::Rank;
-use crate::schedule::algorithm::{Algorithm, Context, chunks};
+use crate::schedule::algorithm::{Algorithm, Context, Footprint, chunks};
 use crate::schedule::builder::{Builder, Place, region};
 use crate::schedule::{Buf, Content, PlanError, Region};
 use crate::wire::Collective;
@@ -37,32 +37,49 @@ pub(in crate::schedule) fn broadcast(ctx: &Context<'_>, b: &mut Builder<'_>) -> 
     Ok(())
 }
 
-/// Every rank's block goes up the tree to the root.
+/// Every rank's block goes up the tree to the root, where the first piece of each run waits until all have come.
 pub(in crate::schedule) fn gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
-    let chunk = ctx.data_chunk(b)?;
     let tree = Tree::new(ctx);
+    let message = ctx.layout.bytes(Content::Data);
+    let chunk = ctx.chunk(b, &Footprint { message, lent: message * tree.runs_max(), slot: 0, slots: 0 })?;
     let staged = tree.stage(ctx, b)?;
-    for v in 0..tree.world_size {
-        let (own, rank) = (tree.sums[v as usize]..tree.sums[v as usize + 1], tree.rank(v));
-        if v == 0 || staged[v as usize].is_some() {
-            let dst = tree.at(ctx, &staged, v, v, &own);
-            b.copy(rank, region(Buf::Part(0), 0, own.end - own.start), dst, Content::Data);
-        }
+    let own = |v: u32| tree.sums[v as usize]..tree.sums[v as usize + 1];
+    let copy_own = |b: &mut Builder<'_>, v: u32| {
+        let part = region(Buf::Part(0), 0, own(v).end - own(v).start);
+        b.copy(tree.rank(v), part, tree.at(ctx, &staged, v, v, &own(v)), Content::Data);
+    };
+    for v in (0..tree.world_size).filter(|v| staged[*v as usize].is_some()) {
+        copy_own(b, v);
     }
+    let (mut held, mut rest) = (Vec::new(), Vec::new());
     for v in tree.lowest_first() {
-        let (child, parent) = (tree.rank(v), tree.rank(tree.parent(v)));
+        let (child, parent) = (tree.rank(v), tree.parent(v));
         for (first, run) in tree.runs(v) {
-            for (start, len) in chunks(run, chunk) {
+            for (start, len) in chunks(run.clone(), chunk) {
                 let piece = start..start + len;
                 let src = match staged[v as usize] {
                     Some(_) => tree.at(ctx, &staged, v, first, &piece),
                     None => region(Buf::Part(0), start - tree.sums[v as usize], len),
                 };
-                let dst = tree.at(ctx, &staged, tree.parent(v), first, &piece);
-                b.transfer(child, src, parent, Place::At(dst), Content::Data);
+                let dst = tree.at(ctx, &staged, parent, first, &piece);
+                if parent > 0 {
+                    b.transfer(child, src, tree.rank(parent), Place::At(dst), Content::Data);
+                } else if start == run.start {
+                    held.push((b.transfer(child, src, tree.root, Place::View, Content::Data), dst));
+                } else {
+                    rest.push((child, src, dst));
+                }
             }
         }
-        b.meet(child, parent);
+        b.meet(child, tree.rank(parent));
+    }
+    b.gate(tree.root);
+    for (view, dst) in held {
+        b.copy(tree.root, view, dst, Content::Data);
+    }
+    copy_own(b, 0);
+    for (child, src, dst) in rest {
+        b.transfer(child, src, tree.root, Place::At(dst), Content::Data);
     }
     Ok(())
 }
@@ -153,6 +170,11 @@ impl Tree {
             .filter(|(first, end)| first < end)
             .map(|(first, end)| (first, self.sums[first as usize]..self.sums[end as usize]))
             .collect()
+    }
+
+    /// How many runs a subtree may have.
+    fn runs_max(&self) -> u64 {
+        if self.flat { 1 } else { 2 }
     }
 
     /// A slot for each rank that has children and is not the root, for all blocks of its subtree.

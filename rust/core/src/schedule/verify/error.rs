@@ -65,6 +65,16 @@ pub enum VerifyError {
         /// The element (of slots the byte).
         element: u64,
     },
+    /// A result that several ranks fill is written to before one of them has shown that it is in this call.
+    #[error("rank {rank}: step {step} writes to the result before rank {from} has sent anything")]
+    Early {
+        /// The rank.
+        rank: Rank,
+        /// The step.
+        step: StepIndex,
+        /// Of whom it should have waited for a message.
+        from: Rank,
+    },
     /// One rank sends more or fewer messages to another than that one receives.
     #[error("rank {from} sends {sent} messages to rank {to}, which receives {received}")]
     Unmatched {

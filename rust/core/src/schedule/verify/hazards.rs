@@ -28,7 +28,7 @@ pub(super) fn check(layout: &Layout<'_>, rank: Rank, program: &Program) -> Resul
     let mut memory = Memory {
         layout,
         rank,
-        order: Order { program, known: BTreeSet::new(), seen: vec![0; program.steps.len()], walk: 0 },
+        order: Order::new(program),
         shared: vec![Element::default(); size(shared_len)],
         slots: program.slot_bytes.iter().map(|bytes| vec![Element::default(); size(*bytes)]).collect(),
         received: vec![None; program.views as usize],
@@ -145,7 +145,7 @@ fn span<'m>(
 }
 
 /// Which steps come after which.
-struct Order<'a> {
+pub(super) struct Order<'a> {
     program: &'a Program,
     known: BTreeSet<(StepIndex, StepIndex)>,
     /// In which walk a step was last seen.
@@ -153,7 +153,11 @@ struct Order<'a> {
     walk: u32,
 }
 
-impl Order<'_> {
+impl<'a> Order<'a> {
+    pub(super) fn new(program: &'a Program) -> Order<'a> {
+        Order { program, known: BTreeSet::new(), seen: vec![0; program.steps.len()], walk: 0 }
+    }
+
     fn demand(
         &mut self,
         rank: Rank,
@@ -171,7 +175,7 @@ impl Order<'_> {
     }
 
     /// Whether `later` waits for `earlier`, directly or through others.
-    fn follows(&mut self, earlier: StepIndex, later: StepIndex) -> bool {
+    pub(super) fn follows(&mut self, earlier: StepIndex, later: StepIndex) -> bool {
         if self.known.contains(&(earlier, later)) {
             return true;
         }

@@ -23,7 +23,7 @@ use super::{
     ABORT_BYTES_MAX, Attempt, BREAK_BYTES_MAX, Break, Capabilities, MessageNumber, Tamper, Transport,
     TransportError, corruption,
 };
-use state::{Link, Message, Shared, State};
+use state::{Breaks, Link, Message, Shared, State};
 
 pub use state::MemoryFrame;
 
@@ -89,7 +89,7 @@ pub fn group_with(world_size: u32, options: MemoryOptions) -> Vec<MemoryTranspor
         changes: vec![0; ranks],
         closed: vec![None; ranks],
         abort: None,
-        broken: None,
+        breaks: Breaks::default(),
     };
     let shared = Arc::new(Shared {
         state: Mutex::new(state),
@@ -353,20 +353,20 @@ impl Transport for MemoryTransport {
 
     fn break_epoch(&mut self, epoch: u32, sequence: u64, reason: &[u8]) {
         let mut state = self.shared.lock();
-        let later = |old: &Break| old.epoch > epoch || (old.epoch == epoch && old.sequence <= sequence);
-        if !state.broken.as_ref().is_some_and(later) {
+        if state.breaks.of(epoch).is_none_or(|old| old.epoch == epoch && old.sequence > sequence) {
             let reason = reason[..reason.len().min(BREAK_BYTES_MAX)].to_vec();
-            state.broken = Some(Break { rank: self.rank, epoch, sequence, reason });
+            state.breaks.note(Break { rank: self.rank, epoch, sequence, reason });
             self.shared.ring_all(&mut state);
         }
     }
 
-    fn broken(&self) -> Option<(u32, u64)> {
-        self.shared.lock().broken.as_ref().map(|broken| (broken.epoch, broken.sequence))
+    fn broken(&self, epoch: u32) -> Option<u64> {
+        let state = self.shared.lock();
+        state.breaks.of(epoch).map(|found| if found.epoch == epoch { found.sequence } else { 0 })
     }
 
-    fn last_break(&self) -> Option<Break> {
-        self.shared.lock().broken.clone()
+    fn break_of(&self, epoch: u32) -> Option<Break> {
+        self.shared.lock().breaks.of(epoch).cloned()
     }
 
     fn sites(&self) -> &Sites {

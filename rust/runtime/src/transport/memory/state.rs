@@ -29,7 +29,31 @@ pub(super) struct State {
     /// By rank: why it left.
     pub(super) closed: Vec<Option<String>>,
     pub(super) abort: Option<(Rank, Vec<u8>)>,
-    pub(super) broken: Option<Break>,
+    pub(super) breaks: Breaks,
+}
+
+/// Of how many epochs it is known where they broke.
+const EPOCHS_KEPT: usize = 64;
+
+/// Where the latest epochs broke, the earliest operation of each.
+#[derive(Default)]
+pub(super) struct Breaks(VecDeque<Break>);
+
+impl Breaks {
+    /// The break of `epoch`; the oldest known of one that is forgotten.
+    pub(super) fn of(&self, epoch: u32) -> Option<&Break> {
+        self.0.iter().find(|known| known.epoch >= epoch)
+    }
+
+    pub(super) fn note(&mut self, found: Break) {
+        match self.0.iter_mut().find(|known| known.epoch == found.epoch) {
+            Some(known) => *known = found,
+            None => self.0.push_back(found),
+        }
+        if self.0.len() > EPOCHS_KEPT {
+            self.0.pop_front();
+        }
+    }
 }
 
 /// One direction of one channel of one pair.

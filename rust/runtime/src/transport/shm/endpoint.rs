@@ -425,13 +425,13 @@ impl Transport for ShmTransport {
         self.shared.notify_all();
     }
 
-    fn broken(&self) -> Option<(u32, u64)> {
-        self.shared.board.broken()
+    fn broken(&self, epoch: u32) -> Option<u64> {
+        self.shared.board.broken(epoch)
     }
 
-    fn last_break(&self) -> Option<Break> {
-        let (epoch, sequence) = self.shared.board.broken()?;
-        let (rank, reason) = self.shared.board.break_reason();
+    fn break_of(&self, epoch: u32) -> Option<Break> {
+        let sequence = self.shared.board.broken(epoch)?;
+        let (rank, reason) = self.shared.board.break_reason(epoch);
         Some(Break { rank, epoch, sequence, reason })
     }
 

@@ -19,21 +19,22 @@ pub(super) fn system(step: &str, error: &io::Error, config: &ShmConfig) -> Trans
     let advice = match error.raw_os_error() {
         Some(EMFILE | ENFILE) => {
             format!(
-                "every rank of {} opens about {} files: raise the limit (ulimit -n)",
+                "; every rank of {} opens about {} files: raise the limit (ulimit -n)",
                 config.world_size,
                 2 * config.world_size + 8
             )
         }
         _ => match error.kind() {
-            io::ErrorKind::OutOfMemory => "free memory, run fewer ranks, or raise ulimit -v".to_owned(),
-            io::ErrorKind::Unsupported => "Linux 5.3 or newer is needed".to_owned(),
-            io::ErrorKind::PermissionDenied => {
-                "allow it in this container's seccomp profile, or choose another transport".to_owned()
+            io::ErrorKind::OutOfMemory => "; free memory, run fewer ranks, or raise ulimit -v".to_owned(),
+            io::ErrorKind::Unsupported => "; Linux 5.3 or newer is needed".to_owned(),
+            io::ErrorKind::PermissionDenied => "; allow it in this container's seccomp profile".to_owned(),
+            io::ErrorKind::FileTooLarge => {
+                "; the limit of file sizes counts shared memory too: raise it (ulimit -f)".to_owned()
             }
-            _ => "choose another transport".to_owned(),
+            _ => String::new(),
         },
     };
-    unavailable(format!("{step} failed: {error}; {advice}"))
+    unavailable(format!("{step} failed: {error}{advice}"))
 }
 
 /// Why there is no shared memory.
