@@ -201,7 +201,7 @@ impl Topology {
             return Cow::Borrowed(self);
         }
         let many = world_size.isqrt();
-        let even = (many.div_ceil(2)..=many).rev().find(|many| world_size.is_multiple_of(*many));
+        let even = (many.div_ceil(2).max(2)..=many).rev().find(|many| world_size.is_multiple_of(*many));
         let many = u64::from(even.unwrap_or(many));
         let group = |rank| u32::try_from(u64::from(rank) * many / u64::from(world_size)).unwrap_or(rank);
         Cow::Owned(Topology::new((0..world_size).map(group).collect()))

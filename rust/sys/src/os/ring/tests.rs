@@ -19,7 +19,7 @@ fn check(head: &[u8; HEAD_BYTES], _payload_bytes: usize, sum: u64) -> Result<(),
 
 fn payload(number: u64) -> Vec<u8> {
     let random = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize;
-    let len = if random % 2 == 0 { random / 2 % 50 } else { random / 2 % 1_500 };
+    let len = if random.is_multiple_of(2) { random / 2 % 50 } else { random / 2 % 1_500 };
     (0..len).map(|i| (number as usize + i * 3) as u8).collect()
 }
 
