@@ -15,7 +15,7 @@ BENCH_PYTHON = $(firstword $(wildcard .venv-torch/bin/python) $(BIN)/python)
 PYTHON_CODE := conftest.py python examples tests $(wildcard benches)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-torch mutations mutations-sample loom sanitize soak lint bench bench-scale docs wheel clean
+.PHONY: help demo test test-rust test-python test-torch mutations mutations-sample loom sanitize soak lint bench bench-price bench-scale docs wheel clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,7 @@ soak: .venv/native ## Show that a long run leaves nothing behind: a table and so
 lint: .venv/native ## Check formats, lints and types
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p isobit --features unchecked,unordered --locked -- -D warnings
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/mypy --strict python/isobit
@@ -91,6 +92,9 @@ bench: .venv/native target/release/examples/bench_rank ## Measure kernels, goals
 target/release/examples/bench_rank: $(RUST)
 	cargo build --release --locked -p isobit --example bench_rank
 	@touch $@
+
+bench-price: ## Measure what the law and the checks cost: isobit against itself without them (minutes)
+	$(PYTHON) benches/price.py
 
 bench-scale: ## Plan and simulate thousands of ranks: time, memory, messages, bytes (some minutes)
 	cargo bench --locked -p isobit-sys --bench scale

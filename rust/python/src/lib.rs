@@ -25,6 +25,8 @@ mod work;
 
 use pyo3::prelude::*;
 
+const _: () = assert!(!isobit_sys::IS_FOR_MEASURING, "the extension is built with its checks and its law");
+
 /// The module's table of contents.
 #[pymodule]
 mod _native {

@@ -14,6 +14,8 @@ mod prepared;
 mod program;
 mod stream;
 mod table;
+#[cfg(feature = "unordered")]
+mod unordered;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 mod xxh3;
@@ -101,6 +103,8 @@ pub struct Kernels {
     result_store: fn(Dtype, Dtype) -> StoreFn,
     float_load: fn(Dtype, Dtype) -> LoadFn,
     exact_sum: fn(&Contract, usize) -> Option<(Plan, SumFn)>,
+    #[cfg(feature = "unordered")]
+    unordered: fn(&Contract, &[Content], Content) -> Option<unordered::AddFn>,
     long_checksum: unsafe fn(*const u8, *mut u8, usize) -> u64,
     long_copy_checksum: unsafe fn(*const u8, *mut u8, usize) -> u64,
     long_stream_checksum: unsafe fn(*const u8, *mut u8, usize) -> u64,
@@ -127,6 +131,8 @@ impl Kernels {
             result_store: table::result_store::<I>,
             float_load: table::float_load::<I>,
             exact_sum: table::exact_sum::<I>,
+            #[cfg(feature = "unordered")]
+            unordered: unordered::of::<I>,
             long_checksum: xxh3::sum::<I, { xxh3::SUM }>,
             long_copy_checksum: xxh3::sum::<I, { xxh3::COPY }>,
             long_stream_checksum: xxh3::sum::<I, { xxh3::STREAM }>,

@@ -35,6 +35,8 @@ pub struct Prepared {
     out_size: usize,
     stream: StreamFn,
     way: Way,
+    #[cfg(feature = "unordered")]
+    unordered: Option<super::unordered::AddFn>,
 }
 
 /// Copies bytes past the caches.
@@ -88,6 +90,8 @@ impl Kernels {
             out_size: bytes(target),
             stream: self.stream,
             way,
+            #[cfg(feature = "unordered")]
+            unordered: (self.unordered)(contract, contents, target),
         })
     }
 
@@ -165,6 +169,12 @@ impl Prepared {
         };
         for ((source, input), content) in sources.iter_mut().zip(inputs).zip(&self.contents) {
             *source = Source { start: input.as_ptr(), is_leaf: is_leaf(*content) };
+        }
+        #[cfg(feature = "unordered")]
+        if let Some(add) = self.unordered {
+            // SAFETY: the instruction set exists; `check` has measured sources and output, and how they overlap.
+            unsafe { add(sources, len, out.as_ptr()) };
+            return Ok(());
         }
         let _environment = Guard::enter();
         match &self.way {
@@ -293,7 +303,7 @@ impl Finish {
     }
 }
 
-fn is_leaf(content: Content) -> bool {
+pub(super) fn is_leaf(content: Content) -> bool {
     matches!(content, Content::Leaf(_))
 }
 

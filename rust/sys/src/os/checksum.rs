@@ -1,4 +1,6 @@
 //! Checksums of messages, in the same pass as their copy, by the fastest kernels.
+//!
+//! With the feature `unchecked`, which is for measuring what checks cost and never ships, every checksum is 0.
 
 use crate::{Kernels, ReadSpan, WriteSpan};
 
@@ -13,15 +15,23 @@ use crate::{Kernels, ReadSpan, WriteSpan};
 /// assert_eq!(sum, checksum::of(ReadSpan::from(&copy[..])));
 /// ```
 pub fn copy(src: ReadSpan<'_>, dst: WriteSpan<'_>) -> u64 {
+    if cfg!(feature = "unchecked") {
+        Kernels::best().copy(src, dst);
+        return 0;
+    }
     Kernels::best().copy_checksum(src, dst)
 }
 
 /// The same past the caches: for much that nobody reads soon.
 pub fn stream(src: ReadSpan<'_>, dst: WriteSpan<'_>) -> u64 {
+    if cfg!(feature = "unchecked") {
+        Kernels::best().stream(src, dst);
+        return 0;
+    }
     Kernels::best().stream_checksum(src, dst)
 }
 
 /// The XXH3-64 of bytes.
 pub fn of(bytes: ReadSpan<'_>) -> u64 {
-    Kernels::best().checksum(bytes)
+    if cfg!(feature = "unchecked") { 0 } else { Kernels::best().checksum(bytes) }
 }

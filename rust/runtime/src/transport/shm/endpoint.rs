@@ -311,7 +311,12 @@ impl Transport for ShmTransport {
         self.check_abort()?;
         let (rank, copy) = (self.rank, if streams { checksum::stream } else { checksum::copy });
         let consumer = self.consumer(from, channel);
-        let taken = consumer.try_pop_into(out, |head| expected.is_of(head), |sum| expected.seal(sum), copy);
+        let taken = consumer.try_pop_into(
+            out,
+            |head| cfg!(feature = "unchecked") || expected.is_of(head),
+            |sum| expected.seal(sum),
+            copy,
+        );
         let taken = taken.map_err(Self::broken(from, rank))?;
         if taken {
             self.shared.notify(from);

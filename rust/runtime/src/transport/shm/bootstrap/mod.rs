@@ -16,10 +16,11 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use isobit_core::Rank;
+use isobit_core::wire::checksum;
+use isobit_sys::os;
 use isobit_sys::os::segment::Segment;
 use isobit_sys::os::socket::Socket;
 use isobit_sys::os::wake::{Bell, own_process};
-use isobit_sys::os::{self, checksum};
 
 use super::ShmConfig;
 use super::reasons::{system, unavailable};
@@ -69,7 +70,7 @@ pub(super) fn form(
 
 /// The abstract name of a job's meeting point.
 fn name(user: u32, job: &str) -> Vec<u8> {
-    format!("isobit/{user}/{:016x}", checksum::of(job.as_bytes().into())).into_bytes()
+    format!("isobit/{user}/{:016x}", checksum(job.as_bytes())).into_bytes()
 }
 
 fn host() -> Result<String, TransportError> {
