@@ -295,6 +295,28 @@ fn fused_raw_leaves_give_the_laws_bits() {
     }
 }
 
+/// Where the second is far below the first, as near to a tie as can be: what is rounded twice would show.
+#[test]
+fn two_f32_give_the_laws_bits_at_every_distance_and_tie() {
+    let mut rng = Rng(11);
+    let mut pair = [Vec::new(), Vec::new()];
+    for distance in 0..64u32 {
+        for exponent in [distance, distance + 1, 127, 190, 253, 254] {
+            let mantissas = [0, 1, 2, 1 << 22, (1 << 22) + 1, (1 << 23) - 1, rng.below(1 << 23) as u32];
+            for (first, second) in mantissas.iter().flat_map(|a| mantissas.map(|b| (*a, b))) {
+                let sign = (rng.below(2) as u32) << 31;
+                pair[0].extend((exponent << 23 | first).to_le_bytes());
+                pair[1].extend((sign | (exponent.saturating_sub(distance) << 23) | second).to_le_bytes());
+            }
+        }
+    }
+    let inputs: Vec<_> = (0..).map(Content::Leaf).zip(pair).collect();
+    for (op, divisor) in [(ReduceOp::Sum, None), (ReduceOp::Mean, None), (ReduceOp::Mean, Some(3))] {
+        let spec = ContractSpec { divisor, ..ContractSpec::new(op, Order::Tree, 2, Dtype::F32) };
+        check(&Contract::new(spec).unwrap(), &inputs, Content::Result);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
