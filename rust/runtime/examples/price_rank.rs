@@ -1,11 +1,12 @@
 //! A rank of `make bench-price`, which builds it in several ways and asks all of them for the same calls in turn.
 //!
-//! `price_rank JOB RANK WORLD_SIZE`. For each line `BYTES CALLS` on its standard input it answers with one: how long
-//! each all-reduce of so many bytes of f32 took, in nanoseconds. It waits for the next one outside the library.
+//! `price_rank JOB RANK WORLD_SIZE`. It says when it is ready. For each line `BYTES CALLS` on its standard input it
+//! answers with one: how long each all-reduce of so many bytes of f32 took, in nanoseconds. It waits for the next one
+//! outside the library.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::time::{Duration, Instant};
 
 use isobit::{Call, Communicator, Dtype, ReduceOp, Reduction, ShmConfig, ShmOptions};
@@ -31,12 +32,13 @@ fn main() -> Outcome<()> {
     };
     let mut comm = Communicator::connect(&config, &mut || false)?;
     comm.set_timeout(PATIENCE);
+    println!("ready");
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let (bytes, calls) = line.split_once(' ').ok_or("not understood")?;
         let times = all_reduces(&mut comm, bytes.parse()?, calls.parse()?)?;
         let times: Vec<String> = times.iter().map(|time| time.as_nanos().to_string()).collect();
-        writeln!(std::io::stdout(), "{}", times.join(" "))?;
+        println!("{}", times.join(" "));
     }
     comm.close();
     Ok(())
