@@ -14,7 +14,7 @@ use isobit_core::wire::{Channel, Header};
 use super::abort::AbortHandle;
 use super::failure::Failure;
 use super::notice::{is_notice, judge};
-use super::operation::Operation;
+use super::operation::{Operation, compare};
 use super::peer::{Early, Flight, Peer};
 use super::plans::Sending;
 use super::straight::Straight;
@@ -242,9 +242,7 @@ impl Exchange<'_, '_> {
             }
         }
         let Some((header, message)) = self.next_message(rank)? else { return Ok(false) };
-        if cfg!(not(feature = "unchecked")) {
-            expectation.check(&header)?;
-        }
+        compare(&expectation, &header)?;
         self.keep(dst, content, message)?;
         Ok(true)
     }

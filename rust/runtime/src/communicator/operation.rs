@@ -1,7 +1,8 @@
 //! One call as the communicator sees it: what travels in headers, and who is who.
 
 use isobit_core::Rank;
-use isobit_core::wire::{Channel, Descriptor};
+use isobit_core::engine::{Expectation, Mismatch};
+use isobit_core::wire::{Channel, Descriptor, Header};
 
 /// A call in progress.
 pub(crate) struct Operation {
@@ -47,4 +48,9 @@ pub struct Call<'a> {
     pub timeout: Option<std::time::Duration>,
     /// Asked about every 50 ms while the call waits; `true` stops it.
     pub interrupt: &'a mut dyn FnMut() -> bool,
+}
+
+/// Whether a message is the expected one; in a build that measures what checks cost, any is.
+pub(super) fn compare(expectation: &Expectation, header: &Header) -> Result<(), Box<Mismatch>> {
+    if cfg!(feature = "unchecked") { Ok(()) } else { expectation.check(header) }
 }
