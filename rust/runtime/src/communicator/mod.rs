@@ -19,6 +19,7 @@ mod reason;
 mod signature;
 mod sites;
 mod straight;
+mod waiting;
 
 use std::time::Duration;
 

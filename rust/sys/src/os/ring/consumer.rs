@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::{
     ALIGN, FRAME, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, RESENT, Ring,
-    RingError, TAIL, VERIFIED, WANTED, WRAP, damaged, frame_bytes, payload_bytes_max,
+    RingError, TAIL, VERIFIED, WANTED, WRAP, damaged, frame_bytes, mailed, payload_bytes_max,
 };
 use crate::os::checksum;
 use crate::os::shared::SharedBytes;
@@ -105,8 +105,8 @@ impl Consumer {
         }
         if payload_bytes <= MAIL_BYTES {
             let small = self.read_mail(payload_bytes);
-            if seal(checksum::of(small.payload())) == self.ring.in_turn(MAIL_SEAL, self.number).load(Relaxed)
-            {
+            let expected = mailed(seal(checksum::of(small.payload())), self.number);
+            if self.ring.in_turn(MAIL_SEAL, self.number).load(Relaxed) == expected {
                 // The mail is this message's, and so is the tail that was seen before it.
                 self.check_tail(tail)?;
                 self.pass(tail);

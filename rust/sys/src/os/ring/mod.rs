@@ -40,7 +40,8 @@
 //!   counts only if its seal is the expected one, as of any message that may be damaged; if not, the
 //!   message is read from its frame. Every message stores its seal, then its tail with Release, and the
 //!   consumer loads the tail with Acquire before the seal: it never takes a later message's tail together
-//!   with the seal of the expected one.
+//!   with the seal of the expected one. The message's number is added to the seal there: what is expected
+//!   may come after messages that are not.
 //! - A frame that failed verification goes back for one rewrite: the consumer is done reading it,
 //!   stores `wanted` with Release, and reads it again only after it loaded `resent` with Acquire,
 //!   which the producer stored with Release after the rewrite. It is not lent meanwhile.
@@ -207,6 +208,12 @@ mod tests;
 pub(super) fn modelled_words() -> impl Iterator<Item = usize> {
     let in_turn = (0..MAIL_WORDS + 3).flat_map(|word| [TAIL + word * 8, TAIL + ALIGN + word * 8]);
     [HEAD, VERIFIED, WANTED].into_iter().chain(in_turn)
+}
+
+/// The seal of message `number` as it stands beside the tail: no other message's is equal, not even of one whose
+/// head and payload are, so that nothing before the expected message is passed over.
+fn mailed(seal: u64, number: u64) -> u64 {
+    seal.wrapping_add(number)
 }
 
 /// The seal of a head: its last 8 bytes.

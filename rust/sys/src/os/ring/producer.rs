@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use super::{
     ALIGN, BUFFERED_BYTES_MAX, FRAME, HEAD, HEAD_BYTES, HEADS_KEPT, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS,
     PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, TAIL, VERIFIED, WANTED, WRAP, damaged, frame_bytes,
-    payload_bytes_max, seal_of,
+    mailed, payload_bytes_max, seal_of,
 };
 use crate::os::checksum;
 use crate::os::shared::SharedBytes;
@@ -226,7 +226,7 @@ impl Producer {
     /// a message's seal is that message's.
     #[inline]
     fn write_mail(&self, place: usize, number: u64, payload_bytes: usize, seal: u64) {
-        self.ring.in_turn(MAIL_SEAL, number).store(seal, Relaxed);
+        self.ring.in_turn(MAIL_SEAL, number).store(mailed(seal, number), Relaxed);
         if payload_bytes > MAIL_BYTES {
             return;
         }
