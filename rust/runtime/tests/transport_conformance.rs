@@ -98,6 +98,7 @@ macro_rules! every_case {
                 the_empty_and_the_largest_payload_arrive,
                 a_wait_for_nothing_ends_at_its_time,
                 everything_that_is_waited_for_ends_a_wait,
+                only_the_expected_message_is_copied_and_a_damaged_one_stays,
                 who_sleeps_is_woken_when_room_is_given_back,
                 eight_ranks_exchange_random_traffic,
             ]

@@ -68,6 +68,34 @@ pub(crate) fn a_message_other_than_the_expected_one_stays_for_who_takes_any<F: F
     }
 }
 
+pub(crate) fn only_the_expected_message_is_copied_and_a_damaged_one_stays<F: Fixture>() {
+    let mut group = F::group(2);
+    if group[0].capabilities().buffered_bytes_max.is_none() {
+        return;
+    }
+    F::tamper(&mut group[0], Box::new(|attempt| (attempt.number == 1 && !attempt.again).then_some(9)));
+    for (number, streams) in [false, true].into_iter().enumerate() {
+        let body = bytes(number as u64, 3_000);
+        let sent = header(0, 1, C, number as u32).with(3_000);
+        group[0].try_send(1, C, &sent, ReadSpan::from(&body[..])).unwrap().unwrap();
+        let mut out = vec![7; 3_000];
+        for other in [header(0, 1, C, 9).with(3_000), header(0, 1, C, number as u32).with(2_999)] {
+            let wrong = &mut out[..other.payload_bytes as usize];
+            assert!(!group[1].try_recv_into(0, C, &other.draft(), wrong.into(), streams).unwrap());
+        }
+        assert_eq!(out, vec![7; 3_000], "another message reaches nobody's memory");
+        let taken = group[1].try_recv_into(0, C, &sent.draft(), (&mut out[..]).into(), streams).unwrap();
+        assert_eq!(taken, number == 0, "the second one is damaged");
+        if taken {
+            assert_eq!(out, body);
+        } else {
+            assert!(group[1].try_recv(0, C).unwrap().is_none(), "it is asked for again");
+            group[0].resend(1, C, 1, &sent, ReadSpan::from(&body[..])).unwrap();
+            assert_eq!(payload(&recv(&mut group[1], 0, C).unwrap()), body);
+        }
+    }
+}
+
 pub(crate) fn who_sleeps_is_woken_when_room_is_given_back<F: Fixture>() {
     let mut group = F::group(2);
     for round in 0..20 {
