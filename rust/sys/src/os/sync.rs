@@ -53,6 +53,12 @@ mod modelled {
             old
         }
 
+        pub(in crate::os) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+            let old = self.0.fetch_add(value, order);
+            fence_for(order);
+            old
+        }
+
         pub(in crate::os) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
             let old = self.0.fetch_max(value, order);
             fence_for(order);
