@@ -191,6 +191,10 @@ impl Transport for Link {
         each!(self, link => link.resend(to, channel, number, header, payload))
     }
 
+    fn withdraw(&mut self) {
+        each!(self, link => link.withdraw());
+    }
+
     fn wait(&mut self, until: Instant) -> Result<(), TransportError> {
         each!(self, link => link.wait(until))
     }

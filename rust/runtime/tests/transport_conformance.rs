@@ -8,7 +8,7 @@ mod buffered;
 #[path = "transport_support/cases.rs"]
 mod cases;
 
-use isobit::transport::shm::ShmOptions;
+use isobit::transport::shm::{ShmOptions, Way};
 use isobit::transport::{self, MemoryTransport, ShmTransport, Tamper};
 use support::Fixture;
 
@@ -57,6 +57,24 @@ impl Fixture for SmallRings {
     }
 }
 
+/// The same with payloads that receivers read out of their senders' memory, whatever is faster.
+struct Fetching;
+
+impl Fixture for Fetching {
+    type T = ShmTransport;
+
+    fn group(world_size: u32) -> Vec<ShmTransport> {
+        let mut group = support::shm_group(world_size, ShmOptions::default());
+        group.iter_mut().for_each(|transport| transport.send_only(Way::Fetch));
+        group
+    }
+
+    fn tamper(transport: &mut ShmTransport, mut tamper: Tamper) {
+        // What is damaged is the 64 bits that say where the payload is.
+        transport.set_tamper(Box::new(move |attempt| tamper(attempt).map(|bit| bit % 64)));
+    }
+}
+
 macro_rules! conformance {
     ($transport:ident, $fixture:ty, [$($case:ident),* $(,)?]) => {
         mod $transport {
@@ -85,6 +103,7 @@ macro_rules! every_case {
                 a_send_is_complete_when_the_receiver_has_verified_it,
                 a_message_damaged_once_is_sent_again_and_arrives_right,
                 a_message_damaged_twice_is_a_corruption_that_names_both_ranks,
+                a_withdrawn_message_is_passed_over_unless_it_is_there_whole,
                 a_buffered_message_arrives_and_a_damaged_one_is_mended_without_its_sender,
                 a_message_other_than_the_expected_one_stays_for_who_takes_any,
                 a_buffered_message_damaged_twice_is_a_corruption,
@@ -109,3 +128,4 @@ macro_rules! every_case {
 every_case!(memory, crate::Memory);
 every_case!(shm, crate::Shm);
 every_case!(shm_with_small_rings, crate::SmallRings);
+every_case!(shm_that_fetches, crate::Fetching);

@@ -148,8 +148,9 @@ pub trait Frame: Lent {
 /// A rank's connection to the others of its group.
 ///
 /// A send is complete when the receiver has verified it (`verified` has passed its number), a buffered
-/// one at once. Until then the sender keeps the payload, because a damaged message is asked for once more: `wait`
-/// then returns, `resend_wanted` names it, and `resend` gives it again.
+/// one at once. Until then the sender keeps the payload as it is, because the receiver may read it where it lies,
+/// and a damaged message is asked for once more: `wait` then returns, `resend_wanted` names it, and `resend` gives
+/// it again. A sender that can't keep it any longer calls `withdraw`.
 pub trait Transport: Send {
     /// The lent messages.
     type Frame: Frame;
@@ -175,8 +176,8 @@ pub trait Transport: Send {
     /// Hands over a message if there is room: its number, or `None` for "not now".
     ///
     /// Panics if the payload is longer than `payload_bytes_max`, or if `to` is this rank or none.
-    /// The transport fills in the header's payload length and checksums. The payload's bytes are
-    /// copied, and their checksum is computed, in one pass before this returns.
+    /// The transport fills in the header's payload length and checksums. The payload's checksum is computed before
+    /// this returns, in one pass with its copy if it is copied.
     fn try_send(
         &mut self,
         to: Rank,
@@ -251,6 +252,10 @@ pub trait Transport: Send {
         header: &Header,
         payload: ReadSpan<'_>,
     ) -> Result<(), TransportError>;
+
+    /// Gives up whatever was sent, not buffered, and is not verified: its payload may be gone or altered when this
+    /// has returned. A receiver that has not read such a message passes over it.
+    fn withdraw(&mut self);
 
     /// Blocks until something may have changed since the last call of any method, or `until`.
     ///

@@ -123,6 +123,11 @@ pub(crate) fn until<T: Transport, R>(
     }
 }
 
+/// Bytes that stay, as those of a message must until it is verified.
+pub(crate) fn kept(bytes: Vec<u8>) -> ReadSpan<'static> {
+    ReadSpan::from(&*bytes.leak())
+}
+
 /// Sends as soon as there is room.
 pub(crate) fn send<T: Transport>(
     transport: &mut T,
@@ -130,9 +135,10 @@ pub(crate) fn send<T: Transport>(
     channel: Channel,
     payload: &[u8],
 ) -> Result<MessageNumber, TransportError> {
+    let payload = kept(payload.to_vec());
     until(transport, |t| {
         let header = header(t.rank(), to, channel, 0);
-        t.try_send(to, channel, &header, ReadSpan::from(payload))
+        t.try_send(to, channel, &header, payload)
     })
 }
 
@@ -147,10 +153,10 @@ pub(crate) fn recv<T: Transport>(
 
 /// Sends until the window is full: how many messages it took.
 pub(crate) fn fill<T: Transport>(transport: &mut T, to: Rank, channel: Channel, payload: &[u8]) -> usize {
-    let mut count = 0;
+    let (mut count, payload) = (0, kept(payload.to_vec()));
     loop {
         let header = header(transport.rank(), to, channel, count as u32);
-        match transport.try_send(to, channel, &header, ReadSpan::from(payload)).unwrap() {
+        match transport.try_send(to, channel, &header, payload).unwrap() {
             Some(_) => count += 1,
             None => return count,
         }
@@ -168,7 +174,7 @@ pub(crate) fn complete<T: Transport>(
     until(transport, |t| {
         while let Some((to, channel, number)) = t.resend_wanted() {
             let header = header(t.rank(), to, channel, 0);
-            t.resend(to, channel, number, &header, ReadSpan::from(&again(number)[..]))?;
+            t.resend(to, channel, number, &header, kept(again(number)))?;
         }
         Ok((t.verified(to, channel)? >= count).then_some(()))
     })

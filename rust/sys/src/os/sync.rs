@@ -7,12 +7,12 @@
 
 #[cfg(not(all(test, loom)))]
 pub(super) use std::sync::{
-    Mutex,
+    Mutex, MutexGuard,
     atomic::{AtomicU64, fence},
 };
 
 #[cfg(all(test, loom))]
-pub(super) use loom::sync::{Mutex, atomic::fence};
+pub(super) use loom::sync::{Mutex, MutexGuard, atomic::fence};
 #[cfg(all(test, loom))]
 pub(crate) use modelled::AtomicU64;
 

@@ -256,6 +256,11 @@ impl Transport for MemoryTransport {
         let message = {
             let mut state = self.shared.lock();
             state.check_abort()?;
+            // What is asked for again may be withdrawn meanwhile.
+            let asked = self.damaged[slot].filter(|_| state.links[link].resent.is_none());
+            if asked.is_some_and(|number| !state.links[link].ask_again(number)) {
+                self.damaged[slot] = None;
+            }
             let found = match self.damaged[slot] {
                 Some(_) => state.links[link].resent.take(),
                 None => state.links[link].queue.pop_front(),
@@ -285,8 +290,9 @@ impl Transport for MemoryTransport {
             let detail = format!("wrong payload checksum over {bytes} bytes");
             return Err(corruption(from, self.rank, channel, number, &detail));
         }
-        self.damaged[slot] = Some(message.number);
-        state.links[link].wanted = Some(message.number);
+        // It takes room again when it comes again.
+        state.links[link].used -= Message::cost(message.payload.len());
+        self.damaged[slot] = state.links[link].ask_again(message.number).then_some(message.number);
         self.shared.ring(&mut state, from);
         Ok(None)
     }
@@ -331,9 +337,22 @@ impl Transport for MemoryTransport {
         assert_eq!(state.links[link].wanted, Some(number), "only a message that is wanted is sent again");
         state.check_peer(to)?;
         state.links[link].wanted = None;
+        state.links[link].used += Message::cost(message.payload.len());
         state.links[link].resent = Some(message);
         self.shared.ring(&mut state, to);
         Ok(())
+    }
+
+    fn withdraw(&mut self) {
+        let mut state = self.shared.lock();
+        for to in (0..self.shared.world_size).filter(|to| *to != self.rank) {
+            for channel in [Channel::Collective, Channel::PointToPoint] {
+                let link = &mut state.links[self.shared.link(self.rank, to, channel)];
+                link.withdrawn = link.sent;
+                link.wanted = None;
+            }
+        }
+        self.shared.ring_all(&mut state);
     }
 
     fn wait(&mut self, until: Instant) -> Result<(), TransportError> {

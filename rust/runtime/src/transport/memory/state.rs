@@ -67,6 +67,18 @@ pub(super) struct Link {
     pub(super) used: usize,
     pub(super) sent: u64,
     pub(super) verified: u64,
+    /// How many were sent before the sender gave up those that were not verified.
+    pub(super) withdrawn: u64,
+}
+
+impl Link {
+    /// Notes that a message is damaged: whether it was asked for again, which is of no use if it was withdrawn.
+    pub(super) fn ask_again(&mut self, number: MessageNumber) -> bool {
+        let is_there = number >= self.withdrawn;
+        self.wanted = is_there.then_some(number);
+        self.verified += u64::from(!is_there);
+        is_there
+    }
 }
 
 pub(super) struct Message {

@@ -6,15 +6,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
-use isobit_core::wire::{Channel, Draft, HEADER_BYTES, Header};
+use isobit_core::wire::{Channel, Draft, Header};
 use isobit_sys::os::checksum;
-use isobit_sys::os::ring::{self, Consumer, HEADS_KEPT, Lease, Popped, Producer, RingError, Taken};
+use isobit_sys::os::ring::{self, Consumer, HEADS_KEPT, Lease, Popped, Producer, RingError, Taken, Way};
 use isobit_sys::os::sites::Sites;
 use isobit_sys::os::wake::Sleeper;
 use isobit_sys::{ReadSpan, WriteSpan};
 
 use super::bootstrap::Formed;
 use super::frame::{Place, Shared, ShmFrame, ShmPayload};
+use super::message::{head, verify};
 use crate::transport::{
     Attempt, Break, Capabilities, MessageNumber, Tamper, Transport, TransportError, corruption,
 };
@@ -55,22 +56,6 @@ pub struct ShmTransport {
     process: u32,
 }
 
-/// Makes a message's head when its payload has been put where it is sent from, with the damage that a
-/// test asks for.
-fn head<'h>(
-    header: &'h Header,
-    payload: ReadSpan<'_>,
-    damage: Option<usize>,
-) -> impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEADER_BYTES] + use<'h> {
-    let payload_bytes = payload.len() as u32;
-    move |payload_checksum, sent| {
-        if let Some(bit) = damage {
-            sent.flip(bit);
-        }
-        Header { payload_bytes, payload_checksum, ..*header }.encode()
-    }
-}
-
 /// See [`ShmTransport::news`].
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct News {
@@ -82,6 +67,13 @@ impl ShmTransport {
     /// A rank's end of a group that has formed, or the step that failed and why.
     pub(super) fn new(rank: Rank, formed: Formed) -> Result<ShmTransport, (&'static str, io::Error)> {
         let own = formed.bells[rank as usize].try_clone().map_err(|error| ("dup", error))?;
+        let mut incoming = formed.segment.incoming;
+        for (rank, consumers) in (0..).zip(&mut incoming) {
+            let memory = consumers.is_some().then(|| formed.segment.board.memory_of(rank)).flatten();
+            if let (Some(consumers), Some(memory)) = (consumers, memory) {
+                consumers.iter_mut().for_each(|consumer| consumer.fetch_from(memory));
+            }
+        }
         let sleeper = Sleeper::new(own, formed.processes).map_err(|error| ("epoll", error))?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let world_size = formed.bells.len();
@@ -94,7 +86,7 @@ impl ShmTransport {
             seen: News::default(),
             shared: Arc::new(Shared { board: formed.segment.board, bells: formed.bells }),
             outgoing: formed.segment.outgoing,
-            incoming: formed.segment.incoming,
+            incoming,
             sleeper,
             ended: vec![false; world_size],
             looked_around: Instant::now(),
@@ -107,6 +99,11 @@ impl ShmTransport {
     /// Gives this rank's sends a fault.
     pub fn set_tamper(&mut self, tamper: Tamper) {
         self.tamper = Some(tamper);
+    }
+
+    /// Sends all that is not buffered one way, to those who can have it so, whatever is faster: for tests.
+    pub fn send_only(&mut self, way: Way) {
+        self.outgoing.iter_mut().flatten().flatten().for_each(|producer| producer.send_only(way));
     }
 
     fn check_abort(&self) -> Result<(), TransportError> {
@@ -162,8 +159,12 @@ impl ShmTransport {
         tamper(Attempt { to, channel, number, again: again.is_some() })
     }
 
-    /// Sends a message again whose copy was kept.
-    fn resend_buffered(&mut self, to: Rank, channel: Channel, number: MessageNumber) -> bool {
+    /// Sends a message again whose copy was kept, or says that it was withdrawn.
+    fn answer(&mut self, to: Rank, channel: Channel, number: MessageNumber) -> bool {
+        if self.producer(to, channel).void().unwrap_or(false) {
+            self.shared.notify(to);
+            return true;
+        }
         let Some((head, payload)) = self.producer(to, channel).copy() else { return false };
         let header = Header::decode(&head).expect("the copy of a header of this rank's own");
         self.resend(to, channel, number, &header, ReadSpan::from(&payload[..])).is_ok()
@@ -199,18 +200,6 @@ impl ShmTransport {
             self.news() != self.seen
         })
     }
-}
-
-/// Whether a message in the ring is the one that was sent.
-fn verify(head: &[u8; HEADER_BYTES], payload_bytes: usize, sum: u64) -> Result<Header, String> {
-    let header = Header::decode(head).map_err(|error| error.to_string())?;
-    if header.payload_bytes as usize != payload_bytes {
-        return Err(format!("{payload_bytes} bytes of payload where {} were sent", header.payload_bytes));
-    }
-    if header.payload_checksum != sum {
-        return Err(format!("payload checksum {sum:016x} where {:016x} was sent", header.payload_checksum));
-    }
-    Ok(header)
 }
 
 impl Transport for ShmTransport {
@@ -381,7 +370,7 @@ impl Transport for ShmTransport {
                 let wanted = self.producer(to, channel).resend_wanted().unwrap_or(None);
                 if let Some(number) = wanted
                     && self.lost(to).is_none()
-                    && !self.resend_buffered(to, channel, number)
+                    && !self.answer(to, channel, number)
                 {
                     return Some((to, channel, number));
                 }
@@ -407,6 +396,10 @@ impl Transport for ShmTransport {
         self.producer(to, channel).resend(number, payload, head).map_err(Self::broken(rank, to))?;
         self.shared.notify(to);
         Ok(())
+    }
+
+    fn withdraw(&mut self) {
+        self.outgoing.iter_mut().flatten().flatten().for_each(Producer::withdraw);
     }
 
     fn wait(&mut self, until: Instant) -> Result<(), TransportError> {

@@ -6,6 +6,7 @@
 mod bootstrap;
 mod endpoint;
 mod frame;
+mod message;
 mod reasons;
 mod records;
 
@@ -19,6 +20,7 @@ use reasons::unavailable;
 
 pub use endpoint::ShmTransport;
 pub use frame::{ShmFrame, ShmPayload};
+pub use isobit_sys::os::ring::Way;
 
 /// The sizes of a group's rings; rank 0's count. Tests reach every path with small ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,13 +4,17 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, PoisonError};
 
+use super::pace::{Pace, UNKNOWN};
 use super::{
-    ALIGN, FRAME, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, RESENT, Ring,
-    RingError, TAIL, VERIFIED, WANTED, WRAP, damaged, frame_bytes, mailed, payload_bytes_max,
+    ALIGN, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL,
+    MAIL_WORDS, PAYLOAD_AT, RESENT, RING_PACE, Ring, RingError, TAIL, VERIFIED, VOID, WANTED, WRAP, Way,
+    damaged, frame_bytes, mailed, payload_bytes_max,
 };
+use crate::clock::ticks;
 use crate::os::checksum;
+use crate::os::process_memory::ProcessMemory;
 use crate::os::shared::SharedBytes;
-use crate::os::sync::Mutex;
+use crate::os::sync::{Mutex, MutexGuard};
 use crate::{ReadSpan, WriteSpan};
 
 /// The side that receives.
@@ -23,6 +27,8 @@ pub struct Consumer {
     /// Whether that message was found damaged once.
     asked: bool,
     leases: Arc<Mutex<Leases>>,
+    /// The producer's memory, if this process can read it, and what that and its alternative have taken.
+    memory: Option<(ProcessMemory, Pace)>,
 }
 
 /// Which frames are lent, in the consumer's own memory.
@@ -31,6 +37,8 @@ struct Leases {
     queue: VecDeque<(u64, bool)>,
     /// The number of the oldest.
     first: u64,
+    /// Memory of payloads that were fetched.
+    spare: Vec<Vec<u8>>,
 }
 
 /// What was found at the ring's end.
@@ -53,9 +61,15 @@ impl Consumer {
     /// `memory` is all zero except for what its producer wrote, is a ring and nothing else, and has no
     /// other consumer.
     pub(crate) unsafe fn new(memory: SharedBytes) -> Consumer {
-        let leases = Leases { queue: VecDeque::new(), first: 0 };
+        let leases = Leases { queue: VecDeque::new(), first: 0, spare: Vec::new() };
         let leases = Arc::new(Mutex::new(leases));
-        Consumer { ring: Ring::new(memory), next: 0, number: 0, asked: false, leases }
+        Consumer { ring: Ring::new(memory), next: 0, number: 0, asked: false, leases, memory: None }
+    }
+
+    /// Lets the producer send payloads that are read out of its memory, which this is.
+    pub fn fetch_from(&mut self, memory: ProcessMemory) {
+        self.memory = Some((memory, Pace::default()));
+        self.ring.store(FETCH_PACE, UNKNOWN);
     }
 
     /// The next message, if it is there. `check` gets its head, its payload's length and the
@@ -68,19 +82,17 @@ impl Consumer {
         if again && self.ring.load(RESENT) != self.number + 1 {
             return Ok(Popped::Empty);
         }
-        let Some(Found { place, payload_bytes, end, .. }) = self.find()? else {
-            return Ok(Popped::Empty);
-        };
+        let Some(found) = self.find()? else { return Ok(Popped::Empty) };
+        if found.at == At::Nowhere {
+            self.pass(found.end);
+            return self.try_pop(check);
+        }
         let mut head = [0; HEAD_BYTES];
         // SAFETY: the message is sent and not verified: its head's place is the consumer's.
         unsafe { self.ring.memory.reading(Ring::head_at(self.number), HEAD_BYTES) }.read(&mut head);
-        // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
-        let payload = unsafe { self.ring.reading(place + PAYLOAD_AT, payload_bytes) };
-        match check(&head, payload_bytes, checksum::of(payload)) {
-            Ok(checked) => {
-                let lease = self.lend(place, payload_bytes, end);
-                Ok(Popped::Frame(checked, lease))
-            }
+        let (fetched, sum) = self.look(&found);
+        match check(&head, found.payload_bytes, sum) {
+            Ok(checked) => Ok(Popped::Frame(checked, self.lend(&found, fetched))),
             Err(error) if again => Ok(Popped::DamagedTwice(self.number, error)),
             Err(_) => {
                 self.asked = true;
@@ -116,12 +128,11 @@ impl Consumer {
         let Some(found) = self.find()?.filter(|found| found.payload_bytes == payload_bytes) else {
             return Ok(None);
         };
-        // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
-        let payload = unsafe { self.ring.reading(found.place + PAYLOAD_AT, payload_bytes) };
-        if seal(checksum::of(payload)) != found.seal {
+        let (fetched, sum) = self.look(&found);
+        if seal(sum) != found.seal {
             return Ok(None);
         }
-        Ok(Some(Taken::Lent(self.lend(found.place, payload_bytes, found.end))))
+        Ok(Some(Taken::Lent(self.lend(&found, fetched))))
     }
 
     /// The next message, if it is there, has the length of `out` and `is_expected` says yes to its head:
@@ -146,13 +157,70 @@ impl Consumer {
         if !is_expected(&head) {
             return Ok(false);
         }
-        // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
-        let payload = unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) };
-        let is_intact = seal(copy(payload, out)) == found.seal;
+        let start = self.starts(&found);
+        let sum = match found.at {
+            At::There(address) => {
+                self.fetch(address, out);
+                checksum::of(out.into())
+            }
+            // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
+            _ => copy(unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) }, out),
+        };
+        self.took(&found, start);
+        let is_intact = seal(sum) == found.seal;
         if is_intact {
             self.pass(found.end);
         }
         Ok(is_intact)
+    }
+
+    /// The checksum of a payload where it lies, or of what was fetched, and that.
+    fn look(&mut self, found: &Found) -> (Option<Vec<u8>>, u64) {
+        let start = self.starts(found);
+        let looked = match found.at {
+            At::There(address) => {
+                let mut bytes = self.leases().spare.pop().unwrap_or_default();
+                bytes.resize(found.payload_bytes, 0);
+                self.fetch(address, WriteSpan::from(&mut bytes[..]));
+                let sum = checksum::of(ReadSpan::from(&bytes[..]));
+                (Some(bytes), sum)
+            }
+            // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
+            _ => (
+                None,
+                checksum::of(unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) }),
+            ),
+        };
+        self.took(found, start);
+        looked
+    }
+
+    /// Reads a payload out of the producer's memory. What can't be read is as good as damaged: its checksum tells.
+    fn fetch(&self, address: u64, out: WriteSpan<'_>) {
+        if let Some((memory, _)) = &self.memory {
+            // The process may have ended, or the message been withdrawn; whoever is concerned learns it otherwise.
+            let _ = memory.read(address, out);
+        }
+    }
+
+    /// When this starts to read a payload, if that is of interest.
+    fn starts(&self, found: &Found) -> Option<u64> {
+        (found.payload_bytes >= FETCH_BYTES_MIN && self.memory.is_some()).then(ticks)
+    }
+
+    /// Tells the producer how long that took.
+    fn took(&mut self, found: &Found, start: Option<u64>) {
+        let (Some(start), Some((_, pace))) = (start, &mut self.memory) else { return };
+        let (way, word) = match found.at {
+            At::Here => (Way::Ring, RING_PACE),
+            _ => (Way::Fetch, FETCH_PACE),
+        };
+        let pace = pace.took(way, found.payload_bytes, ticks() - start);
+        self.ring.store(word, pace);
+    }
+
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[inline]
@@ -177,26 +245,32 @@ impl Consumer {
             return Ok(None);
         }
         let (mut start, mut place) = (self.next, self.ring.place(self.next));
-        let (mut kind, mut payload_bytes, mut number, mut seal) = self.read_prefix(place);
+        let (mut kind, mut payload_bytes, [mut number, mut seal, mut address]) = self.read_prefix(place);
         if kind == WRAP {
             start += (capacity - place) as u64;
             place = 0;
             if start >= tail {
                 return Err(damaged("frame", format!("nothing follows the wrap at {}", self.next)));
             }
-            (kind, payload_bytes, number, seal) = self.read_prefix(place);
+            (kind, payload_bytes, [number, seal, address]) = self.read_prefix(place);
         }
+        let at = match kind {
+            FRAME => Some(At::Here),
+            FETCH if self.memory.is_some() => Some(At::There(address)),
+            VOID if self.asked => Some(At::Nowhere),
+            _ => None,
+        };
         let left = ((tail - start) as usize).min(capacity - place);
         let fits = payload_bytes <= payload_bytes_max(capacity) && frame_bytes(payload_bytes) <= left;
-        if kind != FRAME || number != self.number || !fits {
+        let Some(at) = at.filter(|_| number == self.number && fits) else {
             let detail = format!(
                 "kind {kind:08x}, message {number} of {payload_bytes} bytes where message {} of at most {left} can be",
                 self.number
             );
             return Err(damaged("frame", detail));
-        }
+        };
         let end = start + frame_bytes(payload_bytes) as u64;
-        Ok(Some(Found { place, payload_bytes, seal, end }))
+        Ok(Some(Found { place, payload_bytes, at, seal, end }))
     }
 
     /// Whether the producer can have come so far.
@@ -211,26 +285,27 @@ impl Consumer {
         Ok(())
     }
 
-    fn read_prefix(&self, place: usize) -> (u32, usize, u64, u64) {
-        let mut prefix = [0; 24];
+    fn read_prefix(&self, place: usize) -> (u32, usize, [u64; 3]) {
+        let mut prefix = [0; 32];
         // SAFETY: called for bytes between `head` and `tail`, which are the consumer's.
         unsafe { self.ring.reading(place, prefix.len()) }.read(&mut prefix);
         let half = |at: usize| u32::from_le_bytes(prefix[at..at + 4].try_into().expect("four bytes"));
         let word = |at: usize| u64::from_le_bytes(prefix[at..at + 8].try_into().expect("eight bytes"));
-        (half(0), half(4) as usize, word(8), word(16))
+        (half(0), half(4) as usize, [word(8), word(16), word(24)])
     }
 
-    fn lend(&mut self, place: usize, payload_bytes: usize, end: u64) -> Lease {
-        let number = self.number;
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner).queue.push_back((end, false));
+    fn lend(&mut self, found: &Found, fetched: Option<Vec<u8>>) -> Lease {
+        let (number, &Found { place, payload_bytes, end, .. }) = (self.number, found);
+        self.leases().queue.push_back((end, false));
         self.advance(end);
-        Lease { ring: self.ring.clone(), leases: Arc::clone(&self.leases), number, place, payload_bytes }
+        let (ring, leases) = (self.ring.clone(), Arc::clone(&self.leases));
+        Lease { ring, leases, number, place, payload_bytes, fetched }
     }
 
     /// Goes past a message of which nothing is needed any more.
     #[inline]
     fn pass(&mut self, end: u64) {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leases = self.leases();
         if leases.queue.is_empty() {
             leases.first += 1;
             self.ring.store(HEAD, end);
@@ -249,10 +324,22 @@ impl Consumer {
     }
 }
 
+/// Where a payload lies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// In the ring.
+    Here,
+    /// At this address in the producer's process.
+    There(u64),
+    /// It was withdrawn.
+    Nowhere,
+}
+
 /// The next frame: where its prefix is, what that says, and where the frame ends.
 struct Found {
     place: usize,
     payload_bytes: usize,
+    at: At,
     seal: u64,
     end: u64,
 }
@@ -288,21 +375,27 @@ pub struct Lease {
     number: u64,
     place: usize,
     payload_bytes: usize,
+    /// The payload, if it is not in the ring.
+    fetched: Option<Vec<u8>>,
 }
 
 impl Lease {
     /// The payload.
     #[inline]
     pub fn payload(&self) -> ReadSpan<'_> {
-        // SAFETY: the frame stays the consumer's until `head` passes it, which this lease prevents,
-        // and no one else writes it.
-        unsafe { self.ring.reading(self.place + PAYLOAD_AT, self.payload_bytes) }
+        match &self.fetched {
+            Some(bytes) => ReadSpan::from(&bytes[..]),
+            // SAFETY: the frame stays the consumer's until `head` passes it, which this lease prevents,
+            // and no one else writes it.
+            None => unsafe { self.ring.reading(self.place + PAYLOAD_AT, self.payload_bytes) },
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.spare.extend(self.fetched.take());
         let index = (self.number - leases.first) as usize;
         leases.queue[index].1 = true;
         let mut freed = None;

@@ -12,6 +12,8 @@
 //! | 128 | head: bytes ever given back | consumer |
 //! | 136 | verified: messages ever verified | consumer |
 //! | 144 | wanted: 1 + the last message that is wanted again | consumer |
+//! | 152 | ring pace: what a payload that lies in the ring takes the consumer, 0 if not known | consumer |
+//! | 160 | fetch pace: what one that is fetched takes it, 0 if it can't fetch | consumer |
 //! | 256 | heads, of 128 bytes each, message `n` at place `n % 128` | producer |
 //!
 //! Positions count bytes and never wrap; `position % capacity` is the place. A frame starts at a
@@ -19,6 +21,12 @@
 //! u64), the payload, and padding to 64. A frame that would not fit before the end is put at the
 //! start, after a prefix of kind `WRAP`. A frame of at most half the capacity therefore fits into an
 //! empty ring, wherever its end is.
+//!
+//! A frame of kind `FETCH` has behind its seal the address of its payload in the producer's process, and the
+//! consumer reads it there (`pace.rs` says when that is better). The frame is as long as any, so that what is
+//! under way and lent stays within the ring's size, but no more than its prefix is written. The producer keeps the payload
+//! until it is verified, as that of any message. If it can't (its operation failed), it withdraws the message: a
+//! consumer that reads anything else there finds it damaged, asks for it again, and is told that it is `VOID`.
 //!
 //! A head's last 8 bytes are its seal: a checksum of the rest of it, the payload's checksum included. A
 //! consumer that knows what it expects computes the seal itself, and has verified head and payload when
@@ -53,6 +61,7 @@
 //! out of bounds.
 
 mod consumer;
+mod pace;
 mod producer;
 
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -64,6 +73,7 @@ use super::sync::AtomicU64;
 use crate::{ReadSpan, WriteSpan};
 
 pub use consumer::{Consumer, Lease, Popped, Small, Taken};
+pub use pace::Way;
 pub use producer::Producer;
 
 /// Bytes of a frame's head.
@@ -80,6 +90,8 @@ const MAIL_BYTES: usize = MAIL_WORDS * 8;
 const HEAD: usize = 128;
 const VERIFIED: usize = 136;
 const WANTED: usize = 144;
+const RING_PACE: usize = 152;
+const FETCH_PACE: usize = 160;
 const HEADS: usize = 256;
 
 /// How many messages can be unverified.
@@ -90,10 +102,15 @@ const PREFIX_BYTES: usize = 64;
 const PAYLOAD_AT: usize = PREFIX_BYTES;
 const FRAME: u32 = 0x4652_414d;
 const WRAP: u32 = 0x5752_4150;
+const FETCH: u32 = 0x4645_5443;
+const VOID: u32 = 0x564f_4944;
 
 /// The largest payload of which a producer may keep a copy. Copying more costs more than waiting for
 /// the consumer.
 pub const BUFFERED_BYTES_MAX: usize = 4096;
+
+/// The smallest payload that is fetched: a call of the kernel costs as much as copying half of it.
+pub const FETCH_BYTES_MIN: usize = 16 * 1024;
 
 /// The smallest data capacity: two frames of one cache line of payload.
 pub const CAPACITY_MIN: usize = 2 * frame_bytes(ALIGN);
@@ -207,7 +224,7 @@ mod tests;
 #[cfg(all(test, loom))]
 pub(super) fn modelled_words() -> impl Iterator<Item = usize> {
     let in_turn = (0..MAIL_WORDS + 3).flat_map(|word| [TAIL + word * 8, TAIL + ALIGN + word * 8]);
-    [HEAD, VERIFIED, WANTED].into_iter().chain(in_turn)
+    [HEAD, VERIFIED, WANTED, RING_PACE, FETCH_PACE].into_iter().chain(in_turn)
 }
 
 /// The seal of message `number` as it stands beside the tail: no other message's is equal, not even of one whose

@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
+use super::pace::Pace;
 use super::{
-    ALIGN, BUFFERED_BYTES_MAX, FRAME, HEAD, HEAD_BYTES, HEADS_KEPT, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS,
-    PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, TAIL, VERIFIED, WANTED, WRAP, damaged, frame_bytes,
-    mailed, payload_bytes_max, seal_of,
+    ALIGN, BUFFERED_BYTES_MAX, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES, HEADS_KEPT, MAIL,
+    MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, PREFIX_BYTES, RESENT, RING_PACE, Ring, RingError, TAIL,
+    VERIFIED, VOID, WANTED, WRAP, Way, damaged, frame_bytes, mailed, payload_bytes_max, seal_of,
 };
+use crate::clock::ticks;
 use crate::os::checksum;
 use crate::os::shared::SharedBytes;
 use crate::{ReadSpan, WriteSpan};
@@ -26,13 +28,31 @@ pub struct Producer {
     /// Heads and payloads of those kept that are copied, one after the other.
     copies: VecDeque<u8>,
     sent: u64,
+    /// How many payloads were sent that could be fetched.
+    large: u64,
+    /// What they have taken this side, and the way that is better.
+    pace: Pace,
+    better: Way,
+    /// The way that a test wants them to go.
+    only: Option<Way>,
 }
 
 struct Kept {
     place: usize,
     payload_bytes: usize,
-    /// Whether head and payload are among the copies.
-    is_copied: bool,
+    way: Way,
+    from: From,
+}
+
+/// From what a message would be sent again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// Its sender gives the payload once more.
+    Sender,
+    /// Head and payload are among the copies.
+    Copies,
+    /// It was withdrawn.
+    Nothing,
 }
 
 /// How many bytes of copies a producer keeps.
@@ -40,6 +60,11 @@ const COPIES_BYTES_MAX: usize = 64 * 1024;
 
 /// From how many messages on that nobody asked about the producer looks which are verified.
 const KEPT_MANY: usize = 32;
+
+/// Of so many large payloads some go the other way, so that both are known.
+const TRIAL_EVERY: u64 = 2048;
+/// So many, one after the other: the first of them find the ring out of the caches, and say little.
+const TRIAL: std::ops::Range<u64> = 256..288;
 
 impl Producer {
     /// The producer of the ring in `memory`.
@@ -50,7 +75,20 @@ impl Producer {
     pub(crate) unsafe fn new(memory: SharedBytes) -> Producer {
         let ring = Ring::new(memory);
         let (kept, copies) = (VecDeque::new(), VecDeque::new());
-        Producer { ring, tail: 0, head: 0, verified: 0, resent: 0, kept, copies, sent: 0 }
+        Producer {
+            ring,
+            tail: 0,
+            head: 0,
+            verified: 0,
+            resent: 0,
+            kept,
+            copies,
+            sent: 0,
+            large: 0,
+            pace: Pace::default(),
+            better: Way::Ring,
+            only: None,
+        }
     }
 
     /// Sends a message if there is room: its number. `head` gets the checksum of the payload, which
@@ -60,7 +98,16 @@ impl Producer {
         payload: ReadSpan<'_>,
         head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
     ) -> Result<Option<u64>, RingError> {
-        self.push(payload, head, false)
+        let Some(way) = self.way(payload.len()) else {
+            return self.push(payload, head, Way::Ring, From::Sender);
+        };
+        let start = ticks();
+        let pushed = self.push(payload, head, way, From::Sender)?;
+        if pushed.is_some() {
+            self.large += 1;
+            self.pace.took(way, payload.len(), ticks() - start);
+        }
+        Ok(pushed)
     }
 
     /// Sends a message of at most [`BUFFERED_BYTES_MAX`] bytes if there is room for it and for a copy,
@@ -76,14 +123,15 @@ impl Producer {
         if self.kept.len() >= KEPT_MANY || !fits(&self.copies) {
             self.verified()?;
         }
-        if fits(&self.copies) { self.push(payload, head, true) } else { Ok(None) }
+        if fits(&self.copies) { self.push(payload, head, Way::Ring, From::Copies) } else { Ok(None) }
     }
 
     fn push(
         &mut self,
         payload: ReadSpan<'_>,
         head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
-        is_copied: bool,
+        way: Way,
+        from: From,
     ) -> Result<Option<u64>, RingError> {
         let capacity = self.ring.capacity;
         assert!(payload.len() <= payload_bytes_max(capacity), "a payload that always fits");
@@ -96,14 +144,14 @@ impl Producer {
             return Ok(None);
         }
         let place = if wraps {
-            self.write_prefix(place, WRAP, 0, 0, 0);
+            self.write_prefix(place, WRAP, 0, [0; 3]);
             0
         } else {
             place
         };
-        let head = self.write_frame(place, self.sent, payload, head);
-        self.kept.push_back(Kept { place, payload_bytes: payload.len(), is_copied });
-        if is_copied {
+        let head = self.write_frame(place, self.sent, payload, way, head);
+        self.kept.push_back(Kept { place, payload_bytes: payload.len(), way, from });
+        if from == From::Copies {
             self.copies.extend(head);
             payload.append_to(&mut self.copies);
         }
@@ -114,6 +162,48 @@ impl Producer {
         Ok(Some(self.sent - 1))
     }
 
+    /// The way that a payload of so many bytes goes, if it could be fetched.
+    fn way(&mut self, payload_bytes: usize) -> Option<Way> {
+        if payload_bytes < FETCH_BYTES_MIN && self.only.is_none() {
+            return None;
+        }
+        let theirs = Pace { ring: self.ring.load(RING_PACE), fetch: self.ring.load(FETCH_PACE) };
+        if theirs.fetch == 0 {
+            return None;
+        }
+        self.better = self.pace.better(theirs, self.better);
+        let is_trial = TRIAL.contains(&(self.large % TRIAL_EVERY));
+        Some(self.only.unwrap_or(match (self.better, is_trial) {
+            (Way::Ring, false) | (Way::Fetch, true) => Way::Ring,
+            (Way::Fetch, false) | (Way::Ring, true) => Way::Fetch,
+        }))
+    }
+
+    /// Sends all that is not buffered one way, if it can be had: for tests.
+    pub fn send_only(&mut self, way: Way) {
+        self.only = Some(way);
+    }
+
+    /// Gives up the messages that are not verified, but for those that are buffered: their payloads can't be
+    /// given again and may be gone. The consumer takes those that it has whole, and passes over the others.
+    pub fn withdraw(&mut self) {
+        for kept in self.kept.iter_mut().filter(|kept| kept.from == From::Sender) {
+            kept.from = From::Nothing;
+        }
+    }
+
+    /// Answers that a message was withdrawn, if it was and is wanted: whether it was.
+    pub fn void(&mut self) -> Result<bool, RingError> {
+        let Some(number) = self.resend_wanted()? else { return Ok(false) };
+        let Some(kept) = self.kept.front().filter(|kept| kept.from == From::Nothing) else {
+            return Ok(false);
+        };
+        self.write_prefix(kept.place, VOID, kept.payload_bytes as u32, [number, 0, 0]);
+        self.resent = number + 1;
+        self.ring.store(RESENT, self.resent);
+        Ok(true)
+    }
+
     /// How many messages the consumer has verified.
     pub fn verified(&mut self) -> Result<u64, RingError> {
         let found = self.ring.load(VERIFIED);
@@ -122,7 +212,7 @@ impl Producer {
             return Err(damaged("count of verified messages", detail));
         }
         for _ in self.verified..found {
-            if let Some(kept) = self.kept.pop_front().filter(|kept| kept.is_copied) {
+            if let Some(kept) = self.kept.pop_front().filter(|kept| kept.from == From::Copies) {
                 self.copies.drain(..HEAD_BYTES + kept.payload_bytes);
             }
         }
@@ -157,7 +247,7 @@ impl Producer {
 
     /// The head and the payload of the oldest message that is not verified, if a copy of it was kept.
     pub fn copy(&mut self) -> Option<([u8; HEAD_BYTES], Vec<u8>)> {
-        let kept = self.kept.front().filter(|kept| kept.is_copied)?;
+        let kept = self.kept.front().filter(|kept| kept.from == From::Copies)?;
         let mut bytes = self.copies.iter().copied();
         let head = std::array::from_fn(|_| bytes.next().unwrap_or(0));
         Some((head, bytes.take(kept.payload_bytes).collect()))
@@ -173,7 +263,7 @@ impl Producer {
         assert_eq!(self.resend_wanted()?, Some(number), "only a message that is wanted is sent again");
         let kept = self.kept.front().expect("what is not verified is kept");
         assert_eq!(payload.len(), kept.payload_bytes, "the same message is sent again");
-        self.write_frame(kept.place, number, payload, head);
+        self.write_frame(kept.place, number, payload, kept.way, head);
         self.resent = number + 1;
         self.ring.store(RESENT, self.resent);
         Ok(())
@@ -194,12 +284,13 @@ impl Producer {
     }
 
     #[inline]
-    fn write_prefix(&self, place: usize, kind: u32, payload_bytes: u32, number: u64, seal: u64) {
+    fn write_prefix(&self, place: usize, kind: u32, payload_bytes: u32, words: [u64; 3]) {
         let mut prefix = [0; PREFIX_BYTES];
         prefix[0..4].copy_from_slice(&kind.to_le_bytes());
         prefix[4..8].copy_from_slice(&payload_bytes.to_le_bytes());
-        prefix[8..16].copy_from_slice(&number.to_le_bytes());
-        prefix[16..24].copy_from_slice(&seal.to_le_bytes());
+        for (bytes, word) in prefix[8..].chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
         self.write(place, &prefix);
     }
 
@@ -209,16 +300,24 @@ impl Producer {
         place: usize,
         number: u64,
         payload: ReadSpan<'_>,
+        way: Way,
         head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
     ) -> [u8; HEAD_BYTES] {
-        // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
-        // by `wanted`, and this thread has no other span over it.
-        let sent = unsafe { self.ring.writing(place + PAYLOAD_AT, payload.len()) };
-        let head = head(checksum::copy(payload, sent), sent);
+        let mut address = (payload.as_ptr() as u64).to_le_bytes();
+        let (kind, head) = match way {
+            Way::Ring => {
+                // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
+                // by `wanted`, and this thread has no other span over it.
+                let sent = unsafe { self.ring.writing(place + PAYLOAD_AT, payload.len()) };
+                (FRAME, head(checksum::copy(payload, sent), sent))
+            }
+            Way::Fetch => (FETCH, head(checksum::of(payload), WriteSpan::from(&mut address[..]))),
+        };
         // SAFETY: the message is not sent yet, or handed back, and all 128 before it are verified: the
         // head's place is the producer's.
         unsafe { self.ring.memory.writing(Ring::head_at(number), HEAD_BYTES) }.write(&head);
-        self.write_prefix(place, FRAME, payload.len() as u32, number, seal_of(&head));
+        let words = [number, seal_of(&head), u64::from_le_bytes(address)];
+        self.write_prefix(place, kind, payload.len() as u32, words);
         head
     }
 
