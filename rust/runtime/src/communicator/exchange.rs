@@ -45,16 +45,12 @@ pub(crate) struct Exchange<'r, 'a> {
 impl Exchange<'_, '_> {
     /// Runs the program to its end or to the first failure.
     pub(crate) fn run(&mut self) -> Result<(), Failure> {
-        self.run_to_end().map_err(|failure| {
-            // The caller's tensors are his again when this returns.
-            self.link.withdraw();
-            match failure {
-                // Why a peer failed says more than that it then left.
-                Failure::Transport(TransportError::PeerLost { .. }) => {
-                    self.check_epoch().err().unwrap_or(failure)
-                }
-                _ => failure,
+        self.run_to_end().map_err(|failure| match failure {
+            // Why a peer failed says more than that it then left, or that not all of what it sent is there.
+            Failure::Transport(TransportError::PeerLost { .. }) | Failure::Mismatch(_) => {
+                self.check_epoch().err().unwrap_or(failure)
             }
+            _ => failure,
         })
     }
 

@@ -363,6 +363,8 @@ impl Communicator {
             } else {
                 self.start_afresh(next, (!told).then_some(&error));
             }
+            // The caller's tensors are his again. Who misses what was sent of them can see why by now.
+            self.link.withdraw();
             error
         });
         self.ended_operation(waited, result.as_ref().err().map(|error| error.kind));

@@ -159,12 +159,8 @@ impl ShmTransport {
         tamper(Attempt { to, channel, number, again: again.is_some() })
     }
 
-    /// Sends a message again whose copy was kept, or says that it was withdrawn.
-    fn answer(&mut self, to: Rank, channel: Channel, number: MessageNumber) -> bool {
-        if self.producer(to, channel).void().unwrap_or(false) {
-            self.shared.notify(to);
-            return true;
-        }
+    /// Sends a message again whose copy was kept.
+    fn resend_buffered(&mut self, to: Rank, channel: Channel, number: MessageNumber) -> bool {
         let Some((head, payload)) = self.producer(to, channel).copy() else { return false };
         let header = Header::decode(&head).expect("the copy of a header of this rank's own");
         self.resend(to, channel, number, &header, ReadSpan::from(&payload[..])).is_ok()
@@ -345,6 +341,7 @@ impl Transport for ShmTransport {
                 self.shared.notify(from);
                 lost.map_or(Ok(None), Err)
             }
+            Popped::Withdrawn => self.try_recv(from, channel),
             Popped::Empty => lost.map_or(Ok(None), Err),
         }
     }
@@ -370,7 +367,7 @@ impl Transport for ShmTransport {
                 let wanted = self.producer(to, channel).resend_wanted().unwrap_or(None);
                 if let Some(number) = wanted
                     && self.lost(to).is_none()
-                    && !self.answer(to, channel, number)
+                    && !self.resend_buffered(to, channel, number)
                 {
                     return Some((to, channel, number));
                 }
@@ -399,7 +396,13 @@ impl Transport for ShmTransport {
     }
 
     fn withdraw(&mut self) {
-        self.outgoing.iter_mut().flatten().flatten().for_each(Producer::withdraw);
+        for (to, producers) in (0..).zip(&mut self.outgoing) {
+            // A ring that is damaged is an error of the calls that use it.
+            let withdraw = |any, producer: &mut Producer| producer.withdraw().unwrap_or(true) | any;
+            if producers.iter_mut().flatten().fold(false, withdraw) {
+                self.shared.notify(to);
+            }
+        }
     }
 
     fn wait(&mut self, until: Instant) -> Result<(), TransportError> {

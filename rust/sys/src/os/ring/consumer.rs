@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError};
 
 use super::pace::{Pace, UNKNOWN};
 use super::{
-    ALIGN, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL,
-    MAIL_WORDS, PAYLOAD_AT, RESENT, RING_PACE, Ring, RingError, TAIL, VERIFIED, VOID, WANTED, WRAP, Way,
-    damaged, frame_bytes, mailed, payload_bytes_max,
+    ALIGN, BUFFERED, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES,
+    MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, RESENT, RING_PACE, Ring, RingError, TAIL, VERIFIED, WANTED, WITHDRAWN,
+    WRAP, Way, damaged, frame_bytes, mailed, payload_bytes_max,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
@@ -50,6 +50,8 @@ pub enum Popped<T, E> {
     Frame(T, Lease),
     /// A message that did not pass; it has been asked for again.
     Damaged,
+    /// A message that will not come, because its sender has given it up. There may be another.
+    Withdrawn,
     /// A message that did not pass a second time: its number, and why. Every later call finds it again.
     DamagedTwice(u64, E),
 }
@@ -80,19 +82,16 @@ impl Consumer {
     ) -> Result<Popped<T, E>, RingError> {
         let again = self.asked;
         if again && self.ring.load(RESENT) != self.number + 1 {
-            return Ok(Popped::Empty);
+            return self.pass_withdrawn();
         }
         let Some(found) = self.find()? else { return Ok(Popped::Empty) };
-        if found.at == At::Nowhere {
-            self.pass(found.end);
-            return self.try_pop(check);
-        }
         let mut head = [0; HEAD_BYTES];
         // SAFETY: the message is sent and not verified: its head's place is the consumer's.
         unsafe { self.ring.memory.reading(Ring::head_at(self.number), HEAD_BYTES) }.read(&mut head);
         let (fetched, sum) = self.look(&found);
         match check(&head, found.payload_bytes, sum) {
             Ok(checked) => Ok(Popped::Frame(checked, self.lend(&found, fetched))),
+            Err(_) if self.is_withdrawn(&found) => self.pass_withdrawn(),
             Err(error) if again => Ok(Popped::DamagedTwice(self.number, error)),
             Err(_) => {
                 self.asked = true;
@@ -164,7 +163,9 @@ impl Consumer {
                 checksum::of(out.into())
             }
             // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
-            _ => copy(unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) }, out),
+            At::Here => {
+                copy(unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) }, out)
+            }
         };
         self.took(&found, start);
         let is_intact = seal(sum) == found.seal;
@@ -172,6 +173,23 @@ impl Consumer {
             self.pass(found.end);
         }
         Ok(is_intact)
+    }
+
+    /// Whether a message that is damaged will not come again. Asked when the message has been read: a payload is
+    /// withdrawn before it changes.
+    fn is_withdrawn(&self, found: &Found) -> bool {
+        found.kind != BUFFERED && self.number < self.ring.load(WITHDRAWN)
+    }
+
+    /// Passes over the next message if it is withdrawn.
+    fn pass_withdrawn<T, E>(&mut self) -> Result<Popped<T, E>, RingError> {
+        match self.find()?.filter(|found| self.is_withdrawn(found)) {
+            Some(found) => {
+                self.pass(found.end);
+                Ok(Popped::Withdrawn)
+            }
+            None => Ok(Popped::Empty),
+        }
     }
 
     /// The checksum of a payload where it lies, or of what was fetched, and that.
@@ -186,7 +204,7 @@ impl Consumer {
                 (Some(bytes), sum)
             }
             // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
-            _ => (
+            At::Here => (
                 None,
                 checksum::of(unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) }),
             ),
@@ -232,9 +250,10 @@ impl Consumer {
         Small { words, len }
     }
 
-    /// Another value whenever the producer has sent or sent again.
+    /// Another value whenever the producer has sent, sent again or withdrawn.
     pub fn news(&self) -> u64 {
-        self.ring.tail().wrapping_add(self.ring.load(RESENT))
+        let said = self.ring.load(RESENT).wrapping_add(self.ring.load(WITHDRAWN));
+        self.ring.tail().wrapping_add(said)
     }
 
     /// The next frame.
@@ -255,9 +274,8 @@ impl Consumer {
             (kind, payload_bytes, [number, seal, address]) = self.read_prefix(place);
         }
         let at = match kind {
-            FRAME => Some(At::Here),
+            FRAME | BUFFERED => Some(At::Here),
             FETCH if self.memory.is_some() => Some(At::There(address)),
-            VOID if self.asked => Some(At::Nowhere),
             _ => None,
         };
         let left = ((tail - start) as usize).min(capacity - place);
@@ -270,7 +288,7 @@ impl Consumer {
             return Err(damaged("frame", detail));
         };
         let end = start + frame_bytes(payload_bytes) as u64;
-        Ok(Some(Found { place, payload_bytes, at, seal, end }))
+        Ok(Some(Found { place, kind, payload_bytes, at, seal, end }))
     }
 
     /// Whether the producer can have come so far.
@@ -331,13 +349,12 @@ enum At {
     Here,
     /// At this address in the producer's process.
     There(u64),
-    /// It was withdrawn.
-    Nowhere,
 }
 
 /// The next frame: where its prefix is, what that says, and where the frame ends.
 struct Found {
     place: usize,
+    kind: u32,
     payload_bytes: usize,
     at: At,
     seal: u64,

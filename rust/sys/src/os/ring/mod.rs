@@ -9,6 +9,7 @@
 //! | 0, 64 | tail: bytes ever produced, at 0 after an even message, at 64 after an odd one | producer |
 //! | 8 | resent: 1 + the last message that was sent again | producer |
 //! | 16, 80 | mail: the seal and up to 40 bytes of payload of the latest even, or odd, message | producer |
+//! | 72 | withdrawn: how many messages had been sent when the producer gave up what was not verified | producer |
 //! | 128 | head: bytes ever given back | consumer |
 //! | 136 | verified: messages ever verified | consumer |
 //! | 144 | wanted: 1 + the last message that is wanted again | consumer |
@@ -25,8 +26,9 @@
 //! A frame of kind `FETCH` has behind its seal the address of its payload in the producer's process, and the
 //! consumer reads it there (`pace.rs` says when that is better). The frame is as long as any, so that what is
 //! under way and lent stays within the ring's size, but no more than its prefix is written. The producer keeps the payload
-//! until it is verified, as that of any message. If it can't (its operation failed), it withdraws the message: a
-//! consumer that reads anything else there finds it damaged, asks for it again, and is told that it is `VOID`.
+//! until it is verified, as that of any message. If it can't (its operation failed), it says so in `withdrawn`
+//! before the payload may change: a consumer that finds a message damaged looks there, and passes over one that is
+//! withdrawn. Messages of kind `BUFFERED` never are, for the producer has copies.
 //!
 //! A head's last 8 bytes are its seal: a checksum of the rest of it, the payload's checksum included. A
 //! consumer that knows what it expects computes the seal itself, and has verified head and payload when
@@ -83,6 +85,7 @@ const CONTROL_BYTES: usize = HEADS + HEADS_KEPT * HEAD_BYTES;
 /// Of even messages; that of odd ones is a line further, and so is their mail.
 const TAIL: usize = 0;
 const RESENT: usize = 8;
+const WITHDRAWN: usize = 72;
 const MAIL_SEAL: usize = 16;
 const MAIL: usize = 24;
 const MAIL_WORDS: usize = 5;
@@ -103,7 +106,7 @@ const PAYLOAD_AT: usize = PREFIX_BYTES;
 const FRAME: u32 = 0x4652_414d;
 const WRAP: u32 = 0x5752_4150;
 const FETCH: u32 = 0x4645_5443;
-const VOID: u32 = 0x564f_4944;
+const BUFFERED: u32 = 0x4255_4646;
 
 /// The largest payload of which a producer may keep a copy. Copying more costs more than waiting for
 /// the consumer.
@@ -224,7 +227,7 @@ mod tests;
 #[cfg(all(test, loom))]
 pub(super) fn modelled_words() -> impl Iterator<Item = usize> {
     let in_turn = (0..MAIL_WORDS + 3).flat_map(|word| [TAIL + word * 8, TAIL + ALIGN + word * 8]);
-    [HEAD, VERIFIED, WANTED, RING_PACE, FETCH_PACE].into_iter().chain(in_turn)
+    [HEAD, VERIFIED, WANTED, RING_PACE, FETCH_PACE, WITHDRAWN].into_iter().chain(in_turn)
 }
 
 /// The seal of message `number` as it stands beside the tail: no other message's is equal, not even of one whose

@@ -1,17 +1,19 @@
 //! The side of the ring that sends: it lays frames out, and lays one out again that arrived damaged.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
 use super::pace::Pace;
 use super::{
-    ALIGN, BUFFERED_BYTES_MAX, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES, HEADS_KEPT, MAIL,
-    MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, PREFIX_BYTES, RESENT, RING_PACE, Ring, RingError, TAIL,
-    VERIFIED, VOID, WANTED, WRAP, Way, damaged, frame_bytes, mailed, payload_bytes_max, seal_of,
+    ALIGN, BUFFERED, BUFFERED_BYTES_MAX, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES,
+    HEADS_KEPT, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, PREFIX_BYTES, RESENT, RING_PACE, Ring,
+    RingError, TAIL, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, mailed, payload_bytes_max,
+    seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
 use crate::os::shared::SharedBytes;
+use crate::os::sync::fence;
 use crate::{ReadSpan, WriteSpan};
 
 /// The side that sends.
@@ -40,7 +42,7 @@ pub struct Producer {
 struct Kept {
     place: usize,
     payload_bytes: usize,
-    way: Way,
+    kind: u32,
     from: From,
 }
 
@@ -149,8 +151,13 @@ impl Producer {
         } else {
             place
         };
-        let head = self.write_frame(place, self.sent, payload, way, head);
-        self.kept.push_back(Kept { place, payload_bytes: payload.len(), way, from });
+        let kind = match (way, from) {
+            (Way::Fetch, _) => FETCH,
+            (Way::Ring, From::Copies) => BUFFERED,
+            (Way::Ring, _) => FRAME,
+        };
+        let head = self.write_frame(place, self.sent, payload, kind, head);
+        self.kept.push_back(Kept { place, payload_bytes: payload.len(), kind, from });
         if from == From::Copies {
             self.copies.extend(head);
             payload.append_to(&mut self.copies);
@@ -185,23 +192,20 @@ impl Producer {
     }
 
     /// Gives up the messages that are not verified, but for those that are buffered: their payloads can't be
-    /// given again and may be gone. The consumer takes those that it has whole, and passes over the others.
-    pub fn withdraw(&mut self) {
+    /// given again and may change when this has returned. The consumer takes what it has read whole, and passes
+    /// over the rest. Whether there is any.
+    pub fn withdraw(&mut self) -> Result<bool, RingError> {
+        self.verified()?;
+        let mut any = false;
         for kept in self.kept.iter_mut().filter(|kept| kept.from == From::Sender) {
-            kept.from = From::Nothing;
+            (kept.from, any) = (From::Nothing, true);
         }
-    }
-
-    /// Answers that a message was withdrawn, if it was and is wanted: whether it was.
-    pub fn void(&mut self) -> Result<bool, RingError> {
-        let Some(number) = self.resend_wanted()? else { return Ok(false) };
-        let Some(kept) = self.kept.front().filter(|kept| kept.from == From::Nothing) else {
-            return Ok(false);
-        };
-        self.write_prefix(kept.place, VOID, kept.payload_bytes as u32, [number, 0, 0]);
-        self.resent = number + 1;
-        self.ring.store(RESENT, self.resent);
-        Ok(true)
+        if any {
+            self.ring.store(WITHDRAWN, self.sent);
+            // Before anything that the caller does with the payloads.
+            fence(SeqCst);
+        }
+        Ok(any)
     }
 
     /// How many messages the consumer has verified.
@@ -242,7 +246,8 @@ impl Producer {
             let detail = format!("message {} where only {first} can be", wanted.wrapping_sub(1));
             return Err(damaged("wish for a message", detail));
         }
-        Ok(Some(first))
+        // What is withdrawn is not wanted any more, even if the consumer does not know that yet.
+        Ok(self.kept.front().filter(|kept| kept.from != From::Nothing).map(|_| first))
     }
 
     /// The head and the payload of the oldest message that is not verified, if a copy of it was kept.
@@ -263,7 +268,7 @@ impl Producer {
         assert_eq!(self.resend_wanted()?, Some(number), "only a message that is wanted is sent again");
         let kept = self.kept.front().expect("what is not verified is kept");
         assert_eq!(payload.len(), kept.payload_bytes, "the same message is sent again");
-        self.write_frame(kept.place, number, payload, kept.way, head);
+        self.write_frame(kept.place, number, payload, kept.kind, head);
         self.resent = number + 1;
         self.ring.store(RESENT, self.resent);
         Ok(())
@@ -300,18 +305,17 @@ impl Producer {
         place: usize,
         number: u64,
         payload: ReadSpan<'_>,
-        way: Way,
+        kind: u32,
         head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
     ) -> [u8; HEAD_BYTES] {
         let mut address = (payload.as_ptr() as u64).to_le_bytes();
-        let (kind, head) = match way {
-            Way::Ring => {
-                // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
-                // by `wanted`, and this thread has no other span over it.
-                let sent = unsafe { self.ring.writing(place + PAYLOAD_AT, payload.len()) };
-                (FRAME, head(checksum::copy(payload, sent), sent))
-            }
-            Way::Fetch => (FETCH, head(checksum::of(payload), WriteSpan::from(&mut address[..]))),
+        let head = if kind == FETCH {
+            head(checksum::of(payload), WriteSpan::from(&mut address[..]))
+        } else {
+            // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
+            // by `wanted`, and this thread has no other span over it.
+            let sent = unsafe { self.ring.writing(place + PAYLOAD_AT, payload.len()) };
+            head(checksum::copy(payload, sent), sent)
         };
         // SAFETY: the message is not sent yet, or handed back, and all 128 before it are verified: the
         // head's place is the producer's.
