@@ -11,7 +11,6 @@ use isobit::{Error, FlightRecorder as Runtime, OperationState, Site};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
 
 use crate::raw;
 
@@ -27,8 +26,6 @@ struct Known {
 
 struct Frames {
     getframe: Py<PyAny>,
-    /// Its arguments: frame 0 is that of a method of this package.
-    first: Py<PyTuple>,
     package: String,
 }
 
@@ -45,9 +42,9 @@ fn find(py: Python<'_>) -> PyResult<Site> {
         let package: String = py.import("isobit")?.getattr("__file__")?.extract()?;
         let package = package.trim_end_matches("__init__.py").to_owned();
         let getframe = py.import("sys")?.getattr("_getframe")?.unbind();
-        PyResult::Ok(Frames { getframe, first: PyTuple::new(py, [1])?.unbind(), package })
+        PyResult::Ok(Frames { getframe, package })
     })?;
-    let mut frame = frames.getframe.bind(py).call1(frames.first.bind(py))?;
+    let mut frame = frames.getframe.bind(py).call0()?;
     loop {
         let (code, instruction) = raw::position(&frame)?;
         let key = (code.as_ptr() as usize, instruction);

@@ -15,6 +15,7 @@ mod dtypes;
 mod errors;
 mod explain;
 mod flight;
+mod given;
 mod guard;
 mod joining;
 mod lists;
@@ -49,6 +50,8 @@ mod _native {
     use crate::lists::division_of;
     #[pymodule_export]
     use crate::plan::{default_constants, plan};
+    #[pymodule_export]
+    use crate::raw::shortcut;
     #[pymodule_export]
     use crate::work::Work;
 
