@@ -10,8 +10,9 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::size_of;
 use std::sync::OnceLock;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyFunction, PyString, PyType};
@@ -148,22 +149,53 @@ fn is_as_expected(array: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(alike && unsafe { dimensions(fields) } == shape)
 }
 
-/// The code that a frame runs, and the instruction that it is at. `frame` must be one.
-pub(crate) fn position<'py>(frame: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, i32)> {
-    static FRAME: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let py = frame.py();
-    let by_name = |frame: &Bound<'py, PyAny>| {
-        Ok((frame.getattr("f_code")?, frame.getattr("f_lasti")?.extract::<i32>()?))
-    };
-    let Some(instruction) = get_lasti() else { return by_name(frame) };
-    if !frame.is_exact_instance(FRAME.import(py, "types", "FrameType")?) {
-        return by_name(frame);
+/// A frame of Python code.
+#[derive(Clone)]
+pub(crate) struct Frame<'py>(Bound<'py, PyAny>);
+
+impl<'py> Frame<'py> {
+    /// That which is running, if there is one.
+    pub(crate) fn present(py: Python<'py>) -> Option<Frame<'py>> {
+        // SAFETY: this thread has the interpreter, which lends the frame.
+        unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PyEval_GetFrame().cast()) }.map(Frame)
     }
-    let frame = frame.as_ptr().cast::<ffi::PyFrameObject>();
-    // SAFETY: it is a frame, and alive; the code object is returned as a reference of its own.
-    let code = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyFrame_GetCode(frame).cast())? };
-    // SAFETY: it is a frame, and alive.
-    Ok((code, unsafe { instruction(frame) }))
+
+    /// That of its caller.
+    pub(crate) fn back(&self) -> PyResult<Frame<'py>> {
+        let back = self.0.getattr(intern!(self.0.py(), "f_back"))?;
+        match back.is_none() {
+            true => Err(PyRuntimeError::new_err("the outermost frame has none around it")),
+            false => Ok(Frame(back)),
+        }
+    }
+
+    /// The line that it is at, if that is known.
+    pub(crate) fn line(&self) -> PyResult<Option<u32>> {
+        self.0.getattr(intern!(self.0.py(), "f_lineno"))?.extract()
+    }
+
+    /// The code that it runs.
+    pub(crate) fn code(&self) -> PyResult<Bound<'py, PyAny>> {
+        // SAFETY: it is a frame, and alive; the code object is returned as a reference of its own.
+        unsafe { Bound::from_owned_ptr_or_err(self.0.py(), ffi::PyFrame_GetCode(self.as_ptr()).cast()) }
+    }
+
+    /// The instruction of its code that it is at.
+    pub(crate) fn instruction(&self) -> PyResult<i32> {
+        match get_lasti() {
+            // SAFETY: it is a frame, and alive.
+            Some(instruction) => Ok(unsafe { instruction(self.as_ptr()) }),
+            None => self.0.getattr("f_lasti")?.extract(),
+        }
+    }
+
+    pub(crate) fn is(&self, other: &Frame<'_>) -> bool {
+        self.0.is(&other.0)
+    }
+
+    fn as_ptr(&self) -> *mut ffi::PyFrameObject {
+        self.0.as_ptr().cast()
+    }
 }
 
 type GetLasti = unsafe extern "C" fn(*mut ffi::PyFrameObject) -> c_int;
