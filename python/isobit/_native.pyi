@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Self, final
 
 __version__: str
 
@@ -35,6 +35,11 @@ class Work:
 @final
 class Accumulator:
     def add(self, leaf: int, tensor: Any) -> None: ...
+
+class Handle:
+    def __new__(cls, native: Communicator, *rest: Any, **options: Any) -> Self: ...
+    @property
+    def _native(self) -> Communicator: ...
 
 @final
 class Communicator:

@@ -18,10 +18,10 @@ R = TypeVar("R")
 S = TypeVar("S", bound="Session")
 
 
-class Session:
+class Session(_native.Handle):
     """A rank's place in its group."""
 
-    __slots__ = ("_native", "rank", "world_size")
+    __slots__ = ("rank", "world_size")
 
     #: This rank's number, from 0.
     rank: int
@@ -29,7 +29,6 @@ class Session:
     world_size: int
 
     def __init__(self, native: _native.Communicator) -> None:
-        self._native = native
         self.rank = native.rank
         self.world_size = native.world_size
 

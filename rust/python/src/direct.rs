@@ -15,7 +15,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
 use crate::buffer::{Shape, Usual};
-use crate::communicator::Communicator;
+use crate::communicator::{Communicator, Handle};
 use crate::given::{Arguments, Given, Usuals};
 use crate::lists::{bundle, call_each, flats, items};
 
@@ -59,11 +59,8 @@ fn make<'a, 'py>(
     arguments: &Arguments<'a, 'py>,
 ) -> Outcome<'py> {
     let py = communicator.py();
-    let native = communicator.getattr(intern!(py, "_native"));
-    let Some(native) = native.as_ref().ok().and_then(|native| native.cast::<Communicator>().ok()) else {
-        return not_direct(py);
-    };
-    direct(native, arguments).inspect_err(|error| {
+    let Ok(handle) = communicator.cast::<Handle>() else { return not_direct(py) };
+    direct(handle.get().native.bind(py), arguments).inspect_err(|error| {
         // What it raises itself says nothing about the call.
         let _ = communicator.call_method1(intern!(py, "_refuse"), (name, error.value(py)));
     })

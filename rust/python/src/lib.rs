@@ -36,7 +36,7 @@ mod _native {
     #[pymodule_export]
     use crate::buffer::NeedsCopy;
     #[pymodule_export]
-    use crate::communicator::Communicator;
+    use crate::communicator::{Communicator, Handle};
     #[pymodule_export]
     use crate::direct::{
         direct_all_gather, direct_all_reduce, direct_all_to_all, direct_barrier, direct_broadcast,

@@ -62,7 +62,7 @@ impl Session {
         work: impl Send + FnOnce(&mut Runtime, &mut Call<'_>) -> Result<T, Error>,
     ) -> PyResult<T> {
         let mut in_use = self.progress.in_use(py)?;
-        let progress = &*in_use.get();
+        let progress = in_use.get();
         let site = caller(py);
         let (result, raised) = py.detach(|| {
             let raised = Cell::new(None);
@@ -112,7 +112,7 @@ impl Session {
             job_held.lend().with(|input, out| work(runtime, input, out, &mut call))
         };
         let mut in_use = self.progress.in_use(py)?;
-        let progress = &*in_use.get();
+        let progress = in_use.get();
         let submitted = py.detach(|| progress.submit(Box::new(job)));
         Ok(Some(Work::new(submitted, held)))
     }
@@ -142,7 +142,7 @@ impl Session {
         self.abort.abort(reason);
         // A call in progress sees to it; without one the other ranks must be told here.
         if let Ok(mut in_use) = self.progress.in_use(py) {
-            let progress = &*in_use.get();
+            let progress = in_use.get();
             py.detach(|| progress.call(&mut || false, |runtime| runtime.abort(reason)));
         }
         Ok(())
