@@ -3,7 +3,7 @@
 use isobit::{Call, Communicator as Runtime};
 use isobit_core::{Dtype, Rank};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyDict;
 
 use crate::accumulator::Accumulator;
 use crate::arguments::{dtype_named, natural, reduction, seconds};
@@ -37,27 +37,6 @@ impl Communicator {
             flight_recorder: FlightRecorder::of(&runtime),
             session: Session::new(runtime),
         }
-    }
-}
-
-/// What has a rank's membership: the base of the classes of the Python API, where the shortest way finds it.
-#[pyclass(frozen, subclass, module = "isobit._native")]
-pub(crate) struct Handle {
-    pub(crate) native: Py<Communicator>,
-}
-
-#[pymethods]
-impl Handle {
-    /// Those that derive from it take more.
-    #[new]
-    #[pyo3(signature = (native, *_rest, **_options))]
-    fn new(native: Py<Communicator>, _rest: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> Handle {
-        Handle { native }
-    }
-
-    #[getter(_native)]
-    fn native(&self, py: Python<'_>) -> Py<Communicator> {
-        self.native.clone_ref(py)
     }
 }
 

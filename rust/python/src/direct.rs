@@ -15,8 +15,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
 use crate::buffer::{Shape, Usual};
-use crate::communicator::{Communicator, Handle};
+use crate::communicator::Communicator;
 use crate::given::{Arguments, Given, Usuals};
+use crate::handle::Handle;
 use crate::lists::{bundle, call_each, flats, items};
 
 type Outcome<'py> = PyResult<Bound<'py, PyAny>>;

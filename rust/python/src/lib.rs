@@ -17,6 +17,7 @@ mod explain;
 mod flight;
 mod given;
 mod guard;
+mod handle;
 mod joining;
 mod lists;
 mod plan;
@@ -36,7 +37,7 @@ mod _native {
     #[pymodule_export]
     use crate::buffer::NeedsCopy;
     #[pymodule_export]
-    use crate::communicator::{Communicator, Handle};
+    use crate::communicator::Communicator;
     #[pymodule_export]
     use crate::direct::{
         direct_all_gather, direct_all_reduce, direct_all_to_all, direct_barrier, direct_broadcast,
@@ -46,6 +47,8 @@ mod _native {
     use crate::flight::{FlightRecorder, dump_flight_recorders};
     #[pymodule_export]
     use crate::guard::forked;
+    #[pymodule_export]
+    use crate::handle::Handle;
     #[pymodule_export]
     use crate::lists::division_of;
     #[pymodule_export]
