@@ -89,7 +89,7 @@ fn all_reduce<'py>(communicator: &Bound<'py, Communicator>, arguments: &Argument
             return not_direct(py);
         };
         let reduction = plain(op, order, input.dtype, Some(target.dtype));
-        communicator.get().session.call(py, &input.shape()?, timeout, |runtime, call| {
+        communicator.get().session.call_at_once(py, &input.shape()?, timeout, |runtime, call| {
             memory.with_both(|input, out| runtime.all_reduce(input, out, &reduction, call))
         })?;
         return Ok(out.to_owned());
@@ -118,7 +118,7 @@ fn reduce<'py>(communicator: &Bound<'py, Communicator>, arguments: &Arguments<'_
     };
     let Some(memory) = memory else { return not_direct(py) };
     let reduction = plain(op, order, input.dtype, to);
-    communicator.session.call(py, &input.shape()?, timeout, |runtime, call| {
+    communicator.session.call_at_once(py, &input.shape()?, timeout, |runtime, call| {
         memory.with(|input, out| runtime.reduce(input.expect("it was lent"), out, &reduction, root, call))
     })?;
     Ok(if communicator.rank == root { out.to_owned() } else { py.None().into_bound(py) })
@@ -142,7 +142,7 @@ fn reduce_scatter<'py>(communicator: &Bound<'py, Communicator>, arguments: &Argu
         return not_direct(py);
     };
     let reduction = plain(op, order, input.dtype, Some(target.dtype));
-    communicator.get().session.call(py, &shape, timeout, |runtime, call| {
+    communicator.get().session.call_at_once(py, &shape, timeout, |runtime, call| {
         memory.with_both(|input, out| runtime.reduce_scatter(input, out, &reduction, None, call))
     })?;
     Ok(out)
@@ -164,7 +164,7 @@ fn all_gather<'py>(communicator: &Bound<'py, Communicator>, arguments: &Argument
     let Some(out) = output(tensor, out, &total) else { return not_direct(py) };
     let target = Usual::writable(out.as_borrowed()).filter(|target| target.dtype == input.dtype);
     let Some(memory) = target.and_then(|target| input.with_out(target)) else { return not_direct(py) };
-    communicator.get().session.call(py, &total, timeout, |runtime, call| {
+    communicator.get().session.call_at_once(py, &total, timeout, |runtime, call| {
         memory.with_both(|from, to| runtime.all_gather(from, to, input.dtype, None, call))
     })?;
     Ok(out)
@@ -185,7 +185,7 @@ fn all_to_all<'py>(communicator: &Bound<'py, Communicator>, arguments: &Argument
     let Some(out) = output(tensor, out, &shape) else { return not_direct(py) };
     let target = Usual::writable(out.as_borrowed()).filter(|target| target.dtype == input.dtype);
     let Some(memory) = target.and_then(|target| input.with_out_apart(target)) else { return not_direct(py) };
-    communicator.get().session.call(py, &shape, timeout, |runtime, call| {
+    communicator.get().session.call_at_once(py, &shape, timeout, |runtime, call| {
         memory.with_both(|from, to| runtime.all_to_all(from, to, input.dtype, None, None, call))
     })?;
     Ok(out)
@@ -247,7 +247,7 @@ fn broadcast<'py>(communicator: &Bound<'py, Communicator>, arguments: &Arguments
         });
     };
     let memory = buffer.in_place();
-    communicator.get().session.call(py, &buffer.shape()?, timeout, |runtime, call| {
+    communicator.get().session.call_at_once(py, &buffer.shape()?, timeout, |runtime, call| {
         memory.with(|_, out| runtime.broadcast(out.expect("it is in place"), buffer.dtype, root, call))
     })?;
     Ok(tensor.to_owned())
@@ -260,6 +260,6 @@ fn barrier<'py>(communicator: &Bound<'py, Communicator>, arguments: &Arguments<'
     let Some(timeout) = arguments.timeout().filter(|_| !unknown.iter().any(|given| given.is_there())) else {
         return not_direct(py);
     };
-    communicator.get().session.call(py, &Shape::POINT, timeout, |runtime, call| runtime.barrier(call))?;
+    communicator.get().session.call_at_once(py, &Shape::POINT, timeout, |runtime, call| runtime.barrier(call))?;
     Ok(py.None().into_bound(py))
 }

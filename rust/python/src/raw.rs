@@ -6,6 +6,7 @@
 //! outside `rust/sys` with `unsafe` in it.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::size_of;
 use std::sync::OnceLock;
@@ -147,6 +148,45 @@ fn is_as_expected(array: &Bound<'_, PyAny>) -> PyResult<bool> {
         && (shape.is_empty() || fields.strides == fields.dimensions.wrapping_add(shape.len()));
     // SAFETY: all that could be compared without following a pointer is as it should be.
     Ok(alike && unsafe { dimensions(fields) } == shape)
+}
+
+/// The interpreter during a call: held until the call waits.
+pub(crate) struct Interpreter<'py> {
+    py: Python<'py>,
+    /// This thread's state, while other threads have the interpreter.
+    saved: Cell<*mut ffi::PyThreadState>,
+}
+
+impl<'py> Interpreter<'py> {
+    /// As this thread has it. Until the end of this value it must do nothing with the interpreter but by this value:
+    /// PyO3 does not know when it has let go.
+    pub(crate) fn held(py: Python<'py>) -> Interpreter<'py> {
+        Interpreter { py, saved: Cell::new(std::ptr::null_mut()) }
+    }
+
+    /// Lets other threads have it from now on. Where they had it already, signals are heard in between.
+    pub(crate) fn let_go(&self) -> PyResult<()> {
+        let heard = if self.take_back() { self.py.check_signals() } else { Ok(()) };
+        // SAFETY: this thread has the interpreter.
+        self.saved.set(unsafe { ffi::PyEval_SaveThread() });
+        heard
+    }
+
+    /// Waits for it, if others may have it: whether they might.
+    fn take_back(&self) -> bool {
+        let saved = self.saved.replace(std::ptr::null_mut());
+        if !saved.is_null() {
+            // SAFETY: it is the state with which this thread let go, and it is used once.
+            unsafe { ffi::PyEval_RestoreThread(saved) };
+        }
+        !saved.is_null()
+    }
+}
+
+impl Drop for Interpreter<'_> {
+    fn drop(&mut self) {
+        self.take_back();
+    }
 }
 
 /// A frame of Python code.

@@ -81,7 +81,7 @@ impl Progress {
     }
 
     /// Makes a call now, on this thread, after all that were submitted before. `None` if
-    /// `interrupt`, asked about every 50 ms, stopped the wait for them.
+    /// `interrupt`, asked before a wait for them and about every 50 ms, stopped it.
     pub fn call<T>(
         &mut self,
         interrupt: &mut dyn FnMut() -> bool,
@@ -92,6 +92,13 @@ impl Progress {
             return Some(call(shared.communicator.get_mut().unwrap_or_else(PoisonError::into_inner)));
         }
         let mut state = lock(&self.shared.state);
+        if state.running || !state.jobs.is_empty() {
+            drop(state);
+            if interrupt() {
+                return None;
+            }
+            state = lock(&self.shared.state);
+        }
         while state.running || !state.jobs.is_empty() {
             state.waiting += 1;
             state = self.shared.wait(state, INTERRUPT_EVERY);
