@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import isobit
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from isobit import _native
 from isobit.dtypes import NAMES, dtype_of
+from ranks import Processes, results, wait_until
 
 
 class Subclass(np.ndarray[Any, Any]):
@@ -192,3 +195,23 @@ def test_a_call_that_fails_on_the_short_way_is_told_to_the_others_once(monkeypat
     with pytest.raises(isobit.Error, match="closed") as raised:
         comm.all_reduce(DENSE.copy())
     assert told == [("all_reduce", raised.value)]
+
+
+def _reduce_once_told(comm: isobit.Communicator, folder: Path) -> float:
+    tensor, told = np.ones(2), folder / "told"
+    if comm.rank == 0:
+        calls = threading.Event()
+        threading.Thread(target=lambda: calls.wait() and told.touch()).start()
+        calls.set()
+    else:
+        wait_until(told.exists, "the thread beside the call of rank 0 ran")
+    comm.all_reduce(tensor)
+    return float(tensor[0])
+
+
+def test_other_threads_run_while_a_small_call_waits_for_another_process(tmp_path: Path) -> None:
+    group = Processes(2, timeout=10.0)
+    try:
+        assert results(group, _reduce_once_told, tmp_path) == [2.0, 2.0]
+    finally:
+        group.close()
