@@ -175,7 +175,7 @@ def test_a_method_with_a_short_way_is_called_and_described_as_any_other(name: st
     assert method.__doc__.splitlines()[0].endswith(".")
     assert method.__name__ == name
     assert [*inspect.signature(method).parameters][:2] == ["self", "tensor"]
-    assert [*inspect.signature(bound).parameters][0] == "tensor"
+    assert next(iter(inspect.signature(bound).parameters)) == "tensor"
     assert inspect.signature(method).parameters["timeout"].annotation == "float | None"
     with pytest.raises(TypeError, match="speed"):
         bound(tensor, speed="high")
@@ -201,7 +201,12 @@ def _reduce_once_told(comm: isobit.Communicator, folder: Path) -> float:
     tensor, told = np.ones(2), folder / "told"
     if comm.rank == 0:
         calls = threading.Event()
-        threading.Thread(target=lambda: calls.wait() and told.touch()).start()
+
+        def tell() -> None:
+            calls.wait()
+            told.touch()
+
+        threading.Thread(target=tell).start()
         calls.set()
     else:
         wait_until(told.exists, "the thread beside the call of rank 0 ran")

@@ -27,7 +27,6 @@ macro_rules! directs {
     ($($name:ident => $direct:ident, $method:literal;)*) => {$(
         #[doc = concat!("`Communicator.", $method, "`.")]
         #[pyfunction]
-        #[expect(clippy::too_many_arguments, reason = "a Python signature")]
         pub(crate) fn $name<'a, 'py>(
             communicator: &Bound<'py, PyAny>,
             tensor: Given<'a, 'py>,
@@ -83,7 +82,7 @@ fn all_reduce<'py>(communicator: &Bound<'py, Communicator>, arguments: &Argument
     };
     let out = out.unwrap_or(tensor);
     if let Some(target) = Usual::writable(out) {
-        let input = if tensor.is(&out) { Some(target) } else { Usual::of(tensor) };
+        let input = if tensor.is(out) { Some(target) } else { Usual::of(tensor) };
         let Some((input, memory)) = input.and_then(|input| Some((input, input.with_out_alike(target)?)))
         else {
             return not_direct(py);
@@ -125,7 +124,10 @@ fn reduce<'py>(communicator: &Bound<'py, Communicator>, arguments: &Arguments<'_
 }
 
 /// `Communicator.reduce_scatter`.
-fn reduce_scatter<'py>(communicator: &Bound<'py, Communicator>, arguments: &Arguments<'_, 'py>) -> Outcome<'py> {
+fn reduce_scatter<'py>(
+    communicator: &Bound<'py, Communicator>,
+    arguments: &Arguments<'_, 'py>,
+) -> Outcome<'py> {
     let py = communicator.py();
     let Some(Usuals { tensor, out, op, order, timeout, .. }) = arguments.usual(&[arguments.root]) else {
         return not_direct(py);
@@ -260,6 +262,9 @@ fn barrier<'py>(communicator: &Bound<'py, Communicator>, arguments: &Arguments<'
     let Some(timeout) = arguments.timeout().filter(|_| !unknown.iter().any(|given| given.is_there())) else {
         return not_direct(py);
     };
-    communicator.get().session.call_at_once(py, &Shape::POINT, timeout, |runtime, call| runtime.barrier(call))?;
+    communicator
+        .get()
+        .session
+        .call_at_once(py, &Shape::POINT, timeout, |runtime, call| runtime.barrier(call))?;
     Ok(py.None().into_bound(py))
 }

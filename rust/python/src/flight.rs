@@ -46,7 +46,7 @@ pub(crate) fn caller(py: Python<'_>) -> Site {
     let Some(frame) = Frame::present(py) else { return Site::UNKNOWN };
     let Ok((_, key)) = position(&frame) else { return Site::UNKNOWN };
     RECENTLY.with(|recent| {
-        let recent = &recent[(key.0 / 16 ^ key.1 as usize / 2) % RECENT];
+        let recent = &recent[((key.0 / 16) ^ (key.1 as usize / 2)) % RECENT];
         let (found, site) = recent.get();
         if found == key {
             return site;
@@ -98,11 +98,8 @@ fn learn(
     package: &str,
 ) -> PyResult<Option<Site>> {
     let file: String = code.getattr(intern!(py, "co_filename"))?.extract()?;
-    let site = if file.starts_with(package) {
-        None
-    } else {
-        Some(Site::of(&file, frame.line()?.unwrap_or(0)))
-    };
+    let site =
+        if file.starts_with(package) { None } else { Some(Site::of(&file, frame.line()?.unwrap_or(0))) };
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let known = known.get_or_insert_default();
     if known.len() < SITES_MAX {

@@ -16,7 +16,11 @@ impl Handle {
     /// Those that derive from it take more.
     #[new]
     #[pyo3(signature = (native, *_rest, **_options))]
-    fn new(native: Py<Communicator>, _rest: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> Handle {
+    fn new(
+        native: Py<Communicator>,
+        _rest: &Bound<'_, PyTuple>,
+        _options: Option<&Bound<'_, PyDict>>,
+    ) -> Handle {
         Handle { native }
     }
 

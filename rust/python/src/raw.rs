@@ -2,8 +2,9 @@
 //!
 //! numpy takes a tenth of a microsecond and more to export a buffer. Its arrays have had the same fields since its
 //! version 1.7, and extensions that were compiled against its headers depend on them. Here they are compared with what
-//! numpy says before they are believed; otherwise every array goes the slow way. With buffer.rs this is the only file
-//! outside `rust/sys` with `unsafe` in it.
+//! numpy says before they are believed; otherwise every array goes the slow way. Of the interpreter it is what PyO3
+//! offers no safe and quick way to: the running frame, methods that take their arguments as they come, and letting go
+//! of the interpreter in the midst of a call. With buffer.rs this is the only file outside `rust/sys` with `unsafe` in it.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -316,7 +317,11 @@ pub(crate) fn shortcut<'py>(
     // SAFETY: `direct` is a builtin function.
     let (code, flags, module) = unsafe {
         let direct = direct.as_ptr();
-        (ffi::PyCFunction_GetFunction(direct), ffi::PyCFunction_GetFlags(direct), ffi::PyCFunction_GetSelf(direct))
+        (
+            ffi::PyCFunction_GetFunction(direct),
+            ffi::PyCFunction_GetFlags(direct),
+            ffi::PyCFunction_GetSelf(direct),
+        )
     };
     let Some(code) = code.filter(|_| flags == ffi::METH_FASTCALL | ffi::METH_KEYWORDS) else {
         return Err(PyTypeError::new_err("direct must take its arguments in an array"));
@@ -384,7 +389,8 @@ unsafe extern "C" fn vectorcall(
     unsafe {
         let method = &*method.cast::<Method>();
         if let Some(given) = in_order(method, arguments, count & !ARGUMENTS_OFFSET, names) {
-            let result = (method.direct)(method.module, given.as_ptr(), given.len() as _, std::ptr::null_mut());
+            let result =
+                (method.direct)(method.module, given.as_ptr(), given.len() as _, std::ptr::null_mut());
             if result != ffi::Py_NotImplemented() {
                 return result;
             }
