@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import isobit
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 from isobit import _native
 from isobit.dtypes import NAMES, dtype_of
+from ranks import Processes, results, wait_until
 
 
 class Subclass(np.ndarray[Any, Any]):
@@ -50,61 +55,80 @@ UNUSUAL_CALLS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
     ((DENSE, DENSE[:2]), {}),
     ((DENSE[:2], DENSE[1:]), {}),
     ((DENSE.reshape(-1), DENSE), {}),
+    ((DENSE,), {"tensor": DENSE}),
+    ((NotImplemented,), {}),
+    ((None,), {}),
 ]
 
 
-@pytest.fixture(name="native")
-def _native_of_one() -> _native.Communicator:
-    return _native.Communicator.solo()
+LEFT = object()
+
+
+def _left(*_: object, **__: object) -> object:
+    return LEFT
+
+
+def direct(name: str) -> Callable[..., Any]:
+    """The method of that name, of which only the short way is there."""
+    return _native.shortcut(getattr(_native, f"direct_{name}"), _left)
+
+
+all_reduce, broadcast, reduce = direct("all_reduce"), direct("broadcast"), direct("reduce")
+all_gather, all_to_all, reduce_scatter = direct("all_gather"), direct("all_to_all"), direct("reduce_scatter")
+
+
+@pytest.fixture(name="comm")
+def _comm() -> isobit.Communicator:
+    return isobit.init()
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 3), (1,) * 9])
 def test_an_array_of_any_dtype_and_shape_goes_the_short_way(
-    native: _native.Communicator, name: str, shape: tuple[int, ...]
+    comm: isobit.Communicator, name: str, shape: tuple[int, ...]
 ) -> None:
     tensor = np.ones(shape, dtype_of(name))
     # An object of ml_dtypes is known from the first time on that it was seen.
-    isobit.init().broadcast(tensor.copy())
+    comm.broadcast(tensor.copy())
     out = np.zeros_like(tensor)
-    assert _native.direct_all_reduce(native, (tensor, out), {"op": "max"}) is out
+    assert all_reduce(comm, tensor, out, op="max") is out
     assert out.tobytes() == tensor.tobytes()
-    assert _native.direct_broadcast(native, (tensor,), {"root": 0}) is tensor
+    assert broadcast(comm, tensor, root=0) is tensor
 
 
-def test_every_call_of_one_array_goes_the_short_way(native: _native.Communicator) -> None:
+def test_every_call_of_one_array_goes_the_short_way(comm: isobit.Communicator) -> None:
     tensor = np.arange(6, dtype=np.float32).reshape(3, 2)
-    assert _native.direct_reduce(native, (tensor,), {"root": 0}) is tensor
-    for direct in (_native.direct_all_gather, _native.direct_reduce_scatter, _native.direct_all_to_all):
-        found = direct(native, (tensor,), {})
+    assert reduce(comm, tensor, root=0) is tensor
+    for method in (all_gather, reduce_scatter, all_to_all):
+        found = method(comm, tensor)
         assert found is not tensor
         assert (found.shape, found.dtype, found.tobytes()) == (tensor.shape, tensor.dtype, tensor.tobytes())
         out = np.zeros_like(tensor)
-        assert direct(native, (tensor,), {"out": out}) is out
+        assert method(comm, tensor, out=out) is out
         assert out.tobytes() == tensor.tobytes()
         for unusual in (out[:2], out.reshape(-1), out[:, ::2], out.tolist(), READONLY):
-            assert direct(native, (tensor, unusual), {}) is NotImplemented
-        assert direct(native, (tensor.T,), {}) is NotImplemented
-        assert direct(native, (tensor,), {"counts": [3]}) is NotImplemented
-    assert _native.direct_all_gather(native, (np.array(3.5),), {}).tolist() == [3.5]
-    for direct in (_native.direct_reduce_scatter, _native.direct_all_to_all):
-        assert direct(native, (np.array(3.5),), {}) is NotImplemented
-    assert _native.direct_all_to_all(native, (tensor, tensor), {}) is NotImplemented
-    assert _native.direct_reduce(native, (tensor,), {"root": 1}) is NotImplemented
+            assert method(comm, tensor, unusual) is LEFT
+        assert method(comm, tensor.T) is LEFT
+        assert method(comm, tensor, counts=[3]) is LEFT
+    assert all_gather(comm, np.array(3.5)).tolist() == [3.5]
+    for method in (reduce_scatter, all_to_all):
+        assert method(comm, np.array(3.5)) is LEFT
+    assert all_to_all(comm, tensor, tensor) is LEFT
+    assert reduce(comm, tensor, root=1) is LEFT
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)
-def test_an_unusual_array_is_left_to_the_method(native: _native.Communicator, kind: str) -> None:
+def test_an_unusual_array_is_left_to_the_method(comm: isobit.Communicator, kind: str) -> None:
     for arguments in [(UNUSUAL[kind],), (DENSE, UNUSUAL[kind])]:
-        assert _native.direct_all_reduce(native, arguments, {}) is NotImplemented
-    assert _native.direct_broadcast(native, (UNUSUAL[kind],), {}) is NotImplemented
+        assert all_reduce(comm, *arguments) is LEFT
+    assert broadcast(comm, UNUSUAL[kind]) is LEFT
 
 
 @pytest.mark.parametrize(("arguments", "options"), UNUSUAL_CALLS)
 def test_an_unusual_call_is_left_to_the_method(
-    native: _native.Communicator, arguments: tuple[Any, ...], options: dict[str, Any]
+    comm: isobit.Communicator, arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
-    assert _native.direct_all_reduce(native, arguments, options) is NotImplemented
+    assert all_reduce(comm, *arguments, **options) is LEFT
 
 
 def test_what_is_left_to_the_method_was_not_made() -> None:
@@ -131,3 +155,68 @@ def test_an_array_in_use_is_not_resized() -> None:
     with pytest.raises(ValueError, match="resize"):
         tensor.resize(1 << 20)
     work.wait()
+
+
+@pytest.mark.parametrize("name", ["all_reduce", "reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast"])
+def test_a_method_with_a_short_way_is_called_and_described_as_any_other(name: str) -> None:
+    comm = isobit.init()
+    method, bound = getattr(isobit.Communicator, name), getattr(comm, name)
+    tensor = np.arange(6, dtype=np.float32)
+    for found in (
+        method(comm, tensor.copy()),
+        bound(tensor.copy()),
+        bound(tensor=tensor.copy()),
+        bound(**{"".join(["ten", "sor"]): tensor.copy()}),
+        functools.partial(method, comm)(tensor.copy()),
+        bound(*[tensor.copy()], **{"timeout": None}),
+    ):
+        assert found.tobytes() == tensor.tobytes()
+    assert (bound.__self__, bound.__func__) == (comm, method)
+    assert method.__doc__.splitlines()[0].endswith(".")
+    assert method.__name__ == name
+    assert [*inspect.signature(method).parameters][:2] == ["self", "tensor"]
+    assert next(iter(inspect.signature(bound).parameters)) == "tensor"
+    assert inspect.signature(method).parameters["timeout"].annotation == "float | None"
+    with pytest.raises(TypeError, match="speed"):
+        bound(tensor, speed="high")
+    with pytest.raises(TypeError, match="tensor"):
+        bound()
+    with pytest.raises(TypeError):
+        method()
+    with pytest.raises(AttributeError):
+        method(tensor, tensor)
+
+
+def test_a_call_that_fails_on_the_short_way_is_told_to_the_others_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, BaseException]] = []
+    monkeypatch.setattr(isobit.Communicator, "_refuse", lambda _, name, error: told.append((name, error)))
+    comm = isobit.init()
+    comm.close()
+    with pytest.raises(isobit.Error, match="closed") as raised:
+        comm.all_reduce(DENSE.copy())
+    assert told == [("all_reduce", raised.value)]
+
+
+def _reduce_once_told(comm: isobit.Communicator, folder: Path) -> float:
+    tensor, told = np.ones(2), folder / "told"
+    if comm.rank == 0:
+        calls = threading.Event()
+
+        def tell() -> None:
+            calls.wait()
+            told.touch()
+
+        threading.Thread(target=tell).start()
+        calls.set()
+    else:
+        wait_until(told.exists, "the thread beside the call of rank 0 ran")
+    comm.all_reduce(tensor)
+    return float(tensor[0])
+
+
+def test_other_threads_run_while_a_small_call_waits_for_another_process(tmp_path: Path) -> None:
+    group = Processes(2, timeout=10.0)
+    try:
+        assert results(group, _reduce_once_told, tmp_path) == [2.0, 2.0]
+    finally:
+        group.close()

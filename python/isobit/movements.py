@@ -10,7 +10,7 @@ from isobit.arrays import Array, as_array, call, call_in, call_in_place, finish,
 from isobit.blocks import Blocks, checked_counts
 from isobit.lists import each, is_list
 from isobit.outputs import output_array
-from isobit.session import Session, collective
+from isobit.session import Session, collective, shortcut
 
 
 class Movements(Session):
@@ -18,6 +18,7 @@ class Movements(Session):
 
     __slots__ = ()
 
+    @shortcut
     @collective
     def all_gather(
         self,
@@ -114,6 +115,7 @@ class Movements(Session):
         rest = (blocks.total, root, blocks.elements, timeout, async_op)
         return call(self._native.scatter, None, out, *rest, result=out, absent=True)
 
+    @shortcut
     @collective
     def broadcast(self, tensor: Any, *, root: int = 0, timeout: float | None = None, async_op: bool = False) -> Any:
         """Copies rank `root`'s tensor into every other rank's, which has the same shape and dtype. Returns it.
@@ -131,6 +133,7 @@ class Movements(Session):
             return each(flat, tensor, None)
         return call_in_place(self._native.broadcast, tensor, root, None, timeout, async_op, result=tensor)
 
+    @shortcut
     @collective
     def all_to_all(
         self,
@@ -166,6 +169,7 @@ class Movements(Session):
         rest = (row, sends.elements, receives.elements, timeout, async_op)
         return call(self._native.all_to_all, array, result, *rest, result=result, apart=True)
 
+    @shortcut
     @collective
     def barrier(self, *, timeout: float | None = None, async_op: bool = False) -> Any:
         """Returns once every rank has called it.

@@ -11,7 +11,7 @@ from isobit.blocks import Blocks
 from isobit.dtypes import DtypeLike, dtype_of, name_of
 from isobit.lists import each, is_list
 from isobit.outputs import output_array, result_array
-from isobit.session import Op, Order, Session, collective
+from isobit.session import Op, Order, Session, collective, shortcut
 
 
 class Reductions(Session):
@@ -19,6 +19,7 @@ class Reductions(Session):
 
     __slots__ = ()
 
+    @shortcut
     @collective
     def all_reduce(
         self,
@@ -59,6 +60,7 @@ class Reductions(Session):
         rest = (op, order, accumulate, divisor, None, timeout, async_op)
         return call(self._native.all_reduce, tensor, out, *rest, result=out)
 
+    @shortcut
     @collective
     def reduce(
         self,
@@ -95,6 +97,7 @@ class Reductions(Session):
         rest = (op, order, accumulate, to, divisor, root, timeout, async_op)
         return call(self._native.reduce, tensor, out, *rest, result=out)
 
+    @shortcut
     @collective
     def reduce_scatter(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 
 from isobit import _native
 from isobit.errors import Error
@@ -18,10 +18,10 @@ R = TypeVar("R")
 S = TypeVar("S", bound="Session")
 
 
-class Session:
+class Session(_native.Handle):
     """A rank's place in its group."""
 
-    __slots__ = ("_native", "rank", "world_size")
+    __slots__ = ("rank", "world_size")
 
     #: This rank's number, from 0.
     rank: int
@@ -29,7 +29,6 @@ class Session:
     world_size: int
 
     def __init__(self, native: _native.Communicator) -> None:
-        self._native = native
         self.rank = native.rank
         self.world_size = native.world_size
 
@@ -47,20 +46,12 @@ class Session:
 
 
 def collective(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Has a method that every rank calls tell the others if it fails here alone, so that nobody waits in vain.
-
-    Where the native layer has the method too, it is asked first, and the method itself has what it leaves: a call on
-    numpy arrays that lie as they should is over before Python has looked at it.
-    """
+    """Has a method that every rank calls tell the others if it fails here alone, so that nobody waits in vain."""
     name = method.__name__
-    direct: Callable[..., Any] = getattr(_native, f"direct_{name}", _never)
 
     @functools.wraps(method)
     def told(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            result: R = direct(self._native, args, kwargs)
-            if result is not NotImplemented:
-                return result
             return method(self, *args, **kwargs)
         except BaseException as error:
             self._refuse(name, error)
@@ -69,5 +60,11 @@ def collective(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S
     return told
 
 
-def _never(*_: object) -> object:
-    return NotImplemented
+def shortcut(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Has the native layer's method of that name asked first; the method itself has what it leaves.
+
+    So a call on numpy arrays that lie as they should is over before Python has looked at it.
+    """
+    direct = getattr(_native, f"direct_{method.__name__}")
+    short: Callable[Concatenate[S, P], R] = _native.shortcut(direct, method)
+    return short

@@ -7,73 +7,63 @@
 use std::time::Duration;
 
 use isobit::{Call, Communicator as Runtime, Error, Reduction};
-use isobit_core::{Dtype, Order, Rank, ReduceOp};
+use isobit_core::{Dtype, Order, ReduceOp};
 use isobit_sys::{ReadSpan, WriteSpan};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::PyTuple;
 
-use crate::arguments::seconds;
 use crate::buffer::{Shape, Usual};
 use crate::communicator::Communicator;
+use crate::given::{Arguments, Given, Usuals};
+use crate::handle::Handle;
 use crate::lists::{bundle, call_each, flats, items};
 
 type Outcome<'py> = PyResult<Bound<'py, PyAny>>;
 
-/// Arguments and options, if they are of the usual kind.
-struct Given<'a, 'py> {
-    tensor: Option<Borrowed<'a, 'py, PyAny>>,
-    out: Option<Bound<'py, PyAny>>,
-    op: ReduceOp,
-    order: Order,
-    root: Rank,
-    timeout: Option<Duration>,
+/// Makes functions for Python of those here: each takes an `isobit.Communicator` and what its method was given.
+macro_rules! directs {
+    ($($name:ident => $direct:ident, $method:literal;)*) => {$(
+        #[doc = concat!("`Communicator.", $method, "`.")]
+        #[pyfunction]
+        pub(crate) fn $name<'a, 'py>(
+            communicator: &Bound<'py, PyAny>,
+            tensor: Given<'a, 'py>,
+            out: Given<'a, 'py>,
+            op: Given<'a, 'py>,
+            order: Given<'a, 'py>,
+            root: Given<'a, 'py>,
+            timeout: Given<'a, 'py>,
+        ) -> Outcome<'py> {
+            make(communicator, $method, $direct, &Arguments { tensor, out, op, order, root, timeout })
+        }
+    )*};
 }
 
-impl<'a, 'py> Given<'a, 'py> {
-    /// At most as many arguments as `positions`, and options of those names.
-    fn parse(
-        arguments: &'a Bound<'py, PyTuple>,
-        options: &Bound<'py, PyDict>,
-        positions: usize,
-        names: &[&str],
-    ) -> Option<Given<'a, 'py>> {
-        let count = arguments.len();
-        let mut given =
-            Given { tensor: None, out: None, op: ReduceOp::Sum, order: Order::Tree, root: 0, timeout: None };
-        if count > positions {
-            return None;
-        }
-        if count > 0 {
-            given.tensor = Some(arguments.get_borrowed_item(0).ok()?);
-        }
-        if count > 1 {
-            given.out = Some(arguments.get_item(1).ok()?);
-        }
-        if !options.is_empty() {
-            given.read(options, names)?;
-        }
-        Some(given)
-    }
+directs! {
+    direct_all_reduce => all_reduce, "all_reduce";
+    direct_reduce => reduce, "reduce";
+    direct_reduce_scatter => reduce_scatter, "reduce_scatter";
+    direct_all_gather => all_gather, "all_gather";
+    direct_all_to_all => all_to_all, "all_to_all";
+    direct_broadcast => broadcast, "broadcast";
+    direct_barrier => barrier, "barrier";
+}
 
-    fn read(&mut self, options: &Bound<'py, PyDict>, names: &[&str]) -> Option<()> {
-        for (name, value) in options.iter() {
-            let name = name.cast::<PyString>().ok()?.to_str().ok()?;
-            if !names.contains(&name) {
-                return None;
-            }
-            match name {
-                "out" if self.out.is_none() => self.out = Some(value),
-                "op" => self.op = ReduceOp::from_name(value.cast::<PyString>().ok()?.to_str().ok()?)?,
-                "order" => self.order = Order::from_name(value.cast::<PyString>().ok()?.to_str().ok()?)?,
-                "root" => self.root = value.extract().ok()?,
-                "timeout" => self.timeout = Some(seconds("timeout", value.extract().ok()?).ok()?),
-                _ => return None,
-            }
-        }
-        Some(())
-    }
+/// Makes the call, and tells the other ranks if it failed here alone, as the method would.
+fn make<'a, 'py>(
+    communicator: &Bound<'py, PyAny>,
+    name: &str,
+    direct: impl FnOnce(&Bound<'py, Communicator>, &Arguments<'a, 'py>) -> Outcome<'py>,
+    arguments: &Arguments<'a, 'py>,
+) -> Outcome<'py> {
+    let py = communicator.py();
+    let Ok(handle) = communicator.cast::<Handle>() else { return not_direct(py) };
+    direct(handle.get().native.bind(py), arguments).inspect_err(|error| {
+        // What it raises itself says nothing about the call.
+        let _ = communicator.call_method1(intern!(py, "_refuse"), (name, error.value(py)));
+    })
 }
 
 fn plain(op: ReduceOp, order: Order, dtype: Dtype, out_dtype: Option<Dtype>) -> Reduction {
@@ -85,30 +75,23 @@ fn not_direct(py: Python<'_>) -> Outcome<'_> {
 }
 
 /// `Communicator.all_reduce`.
-#[pyfunction]
-pub(crate) fn direct_all_reduce<'py>(
-    communicator: &Bound<'py, Communicator>,
-    arguments: &Bound<'py, PyTuple>,
-    options: &Bound<'py, PyDict>,
-) -> Outcome<'py> {
+fn all_reduce<'py>(communicator: &Bound<'py, Communicator>, arguments: &Arguments<'_, 'py>) -> Outcome<'py> {
     let py = communicator.py();
-    let Some(Given { tensor: Some(tensor), out, op, order, timeout, .. }) =
-        Given::parse(arguments, options, 2, &["out", "op", "order", "timeout"])
-    else {
+    let Some(Usuals { tensor, out, op, order, timeout, .. }) = arguments.usual(&[arguments.root]) else {
         return not_direct(py);
     };
-    let out = out.filter(|out| !out.is_none()).unwrap_or_else(|| tensor.to_owned());
-    if let Some(target) = Usual::writable(out.as_borrowed()) {
-        let input = if tensor.is(&out) { Some(target) } else { Usual::of(tensor) };
+    let out = out.unwrap_or(tensor);
+    if let Some(target) = Usual::writable(out) {
+        let input = if tensor.is(out) { Some(target) } else { Usual::of(tensor) };
         let Some((input, memory)) = input.and_then(|input| Some((input, input.with_out_alike(target)?)))
         else {
             return not_direct(py);
         };
         let reduction = plain(op, order, input.dtype, Some(target.dtype));
-        communicator.get().session.call(py, &input.shape()?, timeout, |runtime, call| {
+        communicator.get().session.call_at_once(py, &input.shape()?, timeout, |runtime, call| {
             memory.with_both(|input, out| runtime.all_reduce(input, out, &reduction, call))
         })?;
-        return Ok(out);
+        return Ok(out.to_owned());
     }
     each(communicator, &tensor, &out, timeout, |runtime, input, out, dtype, call| {
         runtime.all_reduce(input, out, &plain(op, order, dtype, None), call)
@@ -116,48 +99,37 @@ pub(crate) fn direct_all_reduce<'py>(
 }
 
 /// `Communicator.reduce`.
-#[pyfunction]
-pub(crate) fn direct_reduce<'py>(
-    communicator: &Bound<'py, Communicator>,
-    arguments: &Bound<'py, PyTuple>,
-    options: &Bound<'py, PyDict>,
-) -> Outcome<'py> {
+fn reduce<'py>(communicator: &Bound<'py, Communicator>, arguments: &Arguments<'_, 'py>) -> Outcome<'py> {
     let py = communicator.py();
-    let Some(Given { tensor: Some(tensor), out, op, order, root, timeout }) =
-        Given::parse(arguments, options, 2, &["out", "op", "order", "root", "timeout"])
-    else {
+    let Some(Usuals { tensor, out, op, order, root, timeout }) = arguments.usual(&[]) else {
         return not_direct(py);
     };
     let communicator = communicator.get();
     let Some(input) = Usual::of(tensor).filter(|_| root < communicator.world_size) else {
         return not_direct(py);
     };
-    let out = out.filter(|out| !out.is_none()).unwrap_or_else(|| tensor.to_owned());
+    let out = out.unwrap_or(tensor);
     let (memory, to) = if communicator.rank == root {
-        let target = Usual::writable(out.as_borrowed());
+        let target = Usual::writable(out);
         (target.and_then(|target| input.with_out_alike(target)), target.map(|target| target.dtype))
     } else {
         (Some(input.to_read()), None)
     };
     let Some(memory) = memory else { return not_direct(py) };
     let reduction = plain(op, order, input.dtype, to);
-    communicator.session.call(py, &input.shape()?, timeout, |runtime, call| {
+    communicator.session.call_at_once(py, &input.shape()?, timeout, |runtime, call| {
         memory.with(|input, out| runtime.reduce(input.expect("it was lent"), out, &reduction, root, call))
     })?;
-    Ok(if communicator.rank == root { out } else { py.None().into_bound(py) })
+    Ok(if communicator.rank == root { out.to_owned() } else { py.None().into_bound(py) })
 }
 
 /// `Communicator.reduce_scatter`.
-#[pyfunction]
-pub(crate) fn direct_reduce_scatter<'py>(
+fn reduce_scatter<'py>(
     communicator: &Bound<'py, Communicator>,
-    arguments: &Bound<'py, PyTuple>,
-    options: &Bound<'py, PyDict>,
+    arguments: &Arguments<'_, 'py>,
 ) -> Outcome<'py> {
     let py = communicator.py();
-    let Some(Given { tensor: Some(tensor), out, op, order, timeout, .. }) =
-        Given::parse(arguments, options, 2, &["out", "op", "order", "timeout"])
-    else {
+    let Some(Usuals { tensor, out, op, order, timeout, .. }) = arguments.usual(&[arguments.root]) else {
         return not_direct(py);
     };
     let Some(input) = Usual::of(tensor) else { return not_direct(py) };
@@ -172,23 +144,17 @@ pub(crate) fn direct_reduce_scatter<'py>(
         return not_direct(py);
     };
     let reduction = plain(op, order, input.dtype, Some(target.dtype));
-    communicator.get().session.call(py, &shape, timeout, |runtime, call| {
+    communicator.get().session.call_at_once(py, &shape, timeout, |runtime, call| {
         memory.with_both(|input, out| runtime.reduce_scatter(input, out, &reduction, None, call))
     })?;
     Ok(out)
 }
 
 /// `Communicator.all_gather`.
-#[pyfunction]
-pub(crate) fn direct_all_gather<'py>(
-    communicator: &Bound<'py, Communicator>,
-    arguments: &Bound<'py, PyTuple>,
-    options: &Bound<'py, PyDict>,
-) -> Outcome<'py> {
+fn all_gather<'py>(communicator: &Bound<'py, Communicator>, arguments: &Arguments<'_, 'py>) -> Outcome<'py> {
     let py = communicator.py();
-    let Some(Given { tensor: Some(tensor), out, timeout, .. }) =
-        Given::parse(arguments, options, 2, &["out", "timeout"])
-    else {
+    let unknown = [arguments.op, arguments.order, arguments.root];
+    let Some(Usuals { tensor, out, timeout, .. }) = arguments.usual(&unknown) else {
         return not_direct(py);
     };
     let Some(input) = Usual::of(tensor) else { return not_direct(py) };
@@ -200,23 +166,17 @@ pub(crate) fn direct_all_gather<'py>(
     let Some(out) = output(tensor, out, &total) else { return not_direct(py) };
     let target = Usual::writable(out.as_borrowed()).filter(|target| target.dtype == input.dtype);
     let Some(memory) = target.and_then(|target| input.with_out(target)) else { return not_direct(py) };
-    communicator.get().session.call(py, &total, timeout, |runtime, call| {
+    communicator.get().session.call_at_once(py, &total, timeout, |runtime, call| {
         memory.with_both(|from, to| runtime.all_gather(from, to, input.dtype, None, call))
     })?;
     Ok(out)
 }
 
 /// `Communicator.all_to_all`.
-#[pyfunction]
-pub(crate) fn direct_all_to_all<'py>(
-    communicator: &Bound<'py, Communicator>,
-    arguments: &Bound<'py, PyTuple>,
-    options: &Bound<'py, PyDict>,
-) -> Outcome<'py> {
+fn all_to_all<'py>(communicator: &Bound<'py, Communicator>, arguments: &Arguments<'_, 'py>) -> Outcome<'py> {
     let py = communicator.py();
-    let Some(Given { tensor: Some(tensor), out, timeout, .. }) =
-        Given::parse(arguments, options, 2, &["out", "timeout"])
-    else {
+    let unknown = [arguments.op, arguments.order, arguments.root];
+    let Some(Usuals { tensor, out, timeout, .. }) = arguments.usual(&unknown) else {
         return not_direct(py);
     };
     let Some(input) = Usual::of(tensor) else { return not_direct(py) };
@@ -227,7 +187,7 @@ pub(crate) fn direct_all_to_all<'py>(
     let Some(out) = output(tensor, out, &shape) else { return not_direct(py) };
     let target = Usual::writable(out.as_borrowed()).filter(|target| target.dtype == input.dtype);
     let Some(memory) = target.and_then(|target| input.with_out_apart(target)) else { return not_direct(py) };
-    communicator.get().session.call(py, &shape, timeout, |runtime, call| {
+    communicator.get().session.call_at_once(py, &shape, timeout, |runtime, call| {
         memory.with_both(|from, to| runtime.all_to_all(from, to, input.dtype, None, None, call))
     })?;
     Ok(out)
@@ -236,15 +196,15 @@ pub(crate) fn direct_all_to_all<'py>(
 /// The array for a result of `shape`: the one given, if it has that shape, or a new one of the tensor's dtype.
 fn output<'py>(
     tensor: Borrowed<'_, 'py, PyAny>,
-    given: Option<Bound<'py, PyAny>>,
+    given: Option<Borrowed<'_, 'py, PyAny>>,
     shape: &Shape,
 ) -> Option<Bound<'py, PyAny>> {
     static EMPTY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = tensor.py();
-    match given.filter(|out| !out.is_none()) {
+    match given {
         Some(out) => {
-            let fits = Usual::of(out.as_borrowed())?.shape().ok()?.as_slice() == shape.as_slice();
-            fits.then_some(out)
+            let fits = Usual::of(out)?.shape().ok()?.as_slice() == shape.as_slice();
+            fits.then(|| out.to_owned())
         }
         None => {
             let dimensions = PyTuple::new(py, shape.as_slice()).ok()?;
@@ -274,16 +234,10 @@ fn each<'py>(
 }
 
 /// `Communicator.broadcast`.
-#[pyfunction]
-pub(crate) fn direct_broadcast<'py>(
-    communicator: &Bound<'py, Communicator>,
-    arguments: &Bound<'py, PyTuple>,
-    options: &Bound<'py, PyDict>,
-) -> Outcome<'py> {
+fn broadcast<'py>(communicator: &Bound<'py, Communicator>, arguments: &Arguments<'_, 'py>) -> Outcome<'py> {
     let py = communicator.py();
-    let Some(Given { tensor: Some(tensor), root, timeout, .. }) =
-        Given::parse(arguments, options, 1, &["root", "timeout"])
-    else {
+    let unknown = [arguments.out, arguments.op, arguments.order];
+    let Some(Usuals { tensor, root, timeout, .. }) = arguments.usual(&unknown) else {
         return not_direct(py);
     };
     if root >= communicator.get().world_size {
@@ -295,23 +249,22 @@ pub(crate) fn direct_broadcast<'py>(
         });
     };
     let memory = buffer.in_place();
-    communicator.get().session.call(py, &buffer.shape()?, timeout, |runtime, call| {
+    communicator.get().session.call_at_once(py, &buffer.shape()?, timeout, |runtime, call| {
         memory.with(|_, out| runtime.broadcast(out.expect("it is in place"), buffer.dtype, root, call))
     })?;
     Ok(tensor.to_owned())
 }
 
 /// `Communicator.barrier`.
-#[pyfunction]
-pub(crate) fn direct_barrier<'py>(
-    communicator: &Bound<'py, Communicator>,
-    arguments: &Bound<'py, PyTuple>,
-    options: &Bound<'py, PyDict>,
-) -> Outcome<'py> {
+fn barrier<'py>(communicator: &Bound<'py, Communicator>, arguments: &Arguments<'_, 'py>) -> Outcome<'py> {
     let py = communicator.py();
-    let Some(Given { timeout, .. }) = Given::parse(arguments, options, 0, &["timeout"]) else {
+    let unknown = [arguments.tensor, arguments.out, arguments.op, arguments.order, arguments.root];
+    let Some(timeout) = arguments.timeout().filter(|_| !unknown.iter().any(|given| given.is_there())) else {
         return not_direct(py);
     };
-    communicator.get().session.call(py, &Shape::POINT, timeout, |runtime, call| runtime.barrier(call))?;
+    communicator
+        .get()
+        .session
+        .call_at_once(py, &Shape::POINT, timeout, |runtime, call| runtime.barrier(call))?;
     Ok(py.None().into_bound(py))
 }

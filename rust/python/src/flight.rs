@@ -1,8 +1,10 @@
 //! Call sites of Python code, and the flight recorder's text.
 //!
 //! A site is found by the code object and the instruction of the first frame outside of this package. Only
-//! the first call from there asks for a line number and makes text.
+//! the first call from there asks for a line number and makes text, and most are found by a look at where the
+//! thread's last calls came from.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -11,9 +13,8 @@ use isobit::{Error, FlightRecorder as Runtime, OperationState, Site};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
 
-use crate::raw;
+use crate::raw::Frame;
 
 /// How many sites are told apart; programs that make code as they run must not fill the memory.
 const SITES_MAX: usize = 1 << 14;
@@ -25,62 +26,80 @@ struct Known {
     site: Option<Site>,
 }
 
-struct Frames {
-    getframe: Py<PyAny>,
-    /// Its arguments: frame 0 is that of a method of this package.
-    first: Py<PyTuple>,
-    package: String,
-}
+/// The address of a code object and the number of an instruction.
+type Key = (usize, i32);
 
-static FRAMES: PyOnceLock<Frames> = PyOnceLock::new();
-static KNOWN: Mutex<Option<HashMap<(usize, i32), Known>>> = Mutex::new(None);
+static PACKAGE: PyOnceLock<String> = PyOnceLock::new();
+static KNOWN: Mutex<Option<HashMap<Key, Known>>> = Mutex::new(None);
+
+/// A small power of two: a loop has few calls in it.
+const RECENT: usize = 32;
+
+thread_local! {
+    /// By a part of their keys, sites that are among the known ones, whose code objects are held.
+    static RECENTLY: [Cell<(Key, Site)>; RECENT] =
+        const { [const { Cell::new(((0, 0), Site::UNKNOWN)) }; RECENT] };
+}
 
 /// Where the Python code that is not this package's makes the present call.
 pub(crate) fn caller(py: Python<'_>) -> Site {
-    find(py).unwrap_or(Site::UNKNOWN)
+    let Some(frame) = Frame::present(py) else { return Site::UNKNOWN };
+    let Ok((_, key)) = position(&frame) else { return Site::UNKNOWN };
+    RECENTLY.with(|recent| {
+        let recent = &recent[((key.0 / 16) ^ (key.1 as usize / 2)) % RECENT];
+        let (found, site) = recent.get();
+        if found == key {
+            return site;
+        }
+        let (site, is_kept) = find(py, &frame).unwrap_or((Site::UNKNOWN, false));
+        if is_kept {
+            recent.set((key, site));
+        }
+        site
+    })
 }
 
-fn find(py: Python<'_>) -> PyResult<Site> {
-    let frames = FRAMES.get_or_try_init(py, || {
+fn position<'py>(frame: &Frame<'py>) -> PyResult<(Bound<'py, PyAny>, Key)> {
+    let code = frame.code()?;
+    let key = (code.as_ptr() as usize, frame.instruction()?);
+    Ok((code, key))
+}
+
+/// The site, and whether it is that of `first` and known from then on.
+fn find(py: Python<'_>, first: &Frame<'_>) -> PyResult<(Site, bool)> {
+    let package = PACKAGE.get_or_try_init(py, || {
         let package: String = py.import("isobit")?.getattr("__file__")?.extract()?;
-        let package = package.trim_end_matches("__init__.py").to_owned();
-        let getframe = py.import("sys")?.getattr("_getframe")?.unbind();
-        PyResult::Ok(Frames { getframe, first: PyTuple::new(py, [1])?.unbind(), package })
+        PyResult::Ok(package.trim_end_matches("__init__.py").to_owned())
     })?;
-    let mut frame = frames.getframe.bind(py).call1(frames.first.bind(py))?;
+    let mut frame = first.clone();
     loop {
-        let (code, instruction) = raw::position(&frame)?;
-        let key = (code.as_ptr() as usize, instruction);
+        let (code, key) = position(&frame)?;
         let known = KNOWN
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .as_ref()
             .and_then(|known| known.get(&key).map(|known| known.site));
-        let site = match known {
-            Some(site) => site,
-            None => learn(py, &frame, code, key, &frames.package)?,
+        let (site, is_known) = match known {
+            Some(site) => (site, true),
+            None => (learn(py, &frame, code, key, package)?, false),
         };
         if let Some(site) = site {
-            return Ok(site);
+            return Ok((site, is_known && frame.is(first)));
         }
-        frame = frame.getattr(intern!(py, "f_back"))?;
+        frame = frame.back()?;
     }
 }
 
 fn learn(
     py: Python<'_>,
-    frame: &Bound<'_, PyAny>,
+    frame: &Frame<'_>,
     code: Bound<'_, PyAny>,
-    key: (usize, i32),
+    key: Key,
     package: &str,
 ) -> PyResult<Option<Site>> {
     let file: String = code.getattr(intern!(py, "co_filename"))?.extract()?;
-    let site = if file.starts_with(package) {
-        None
-    } else {
-        let line = frame.getattr(intern!(py, "f_lineno"))?.extract::<Option<u32>>()?;
-        Some(Site::of(&file, line.unwrap_or(0)))
-    };
+    let site =
+        if file.starts_with(package) { None } else { Some(Site::of(&file, frame.line()?.unwrap_or(0))) };
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let known = known.get_or_insert_default();
     if known.len() < SITES_MAX {

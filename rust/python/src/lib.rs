@@ -15,7 +15,9 @@ mod dtypes;
 mod errors;
 mod explain;
 mod flight;
+mod given;
 mod guard;
+mod handle;
 mod joining;
 mod lists;
 mod plan;
@@ -46,9 +48,13 @@ mod _native {
     #[pymodule_export]
     use crate::guard::forked;
     #[pymodule_export]
+    use crate::handle::Handle;
+    #[pymodule_export]
     use crate::lists::division_of;
     #[pymodule_export]
     use crate::plan::{default_constants, plan};
+    #[pymodule_export]
+    use crate::raw::shortcut;
     #[pymodule_export]
     use crate::work::Work;
 

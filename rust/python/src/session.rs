@@ -16,6 +16,7 @@ use crate::buffer::{Held, Shape};
 use crate::errors::exception;
 use crate::flight::caller;
 use crate::guard::Guarded;
+use crate::raw::Interpreter;
 use crate::work::Work;
 
 /// A communicator of Python's, without its methods.
@@ -45,6 +46,14 @@ pub(crate) fn listen(raised: &Cell<Option<PyErr>>) -> bool {
     heard
 }
 
+/// What became of a call; none if a signal stopped its wait for others.
+fn outcome<T>(py: Python<'_>, result: Option<Result<T, Error>>, raised: Option<PyErr>) -> PyResult<T> {
+    match result {
+        Some(result) => result.map_err(|error| exception(py, &error, raised)),
+        None => Err(raised.expect("an interrupted wait was interrupted by a signal")),
+    }
+}
+
 impl Session {
     pub(crate) fn new(runtime: Runtime) -> Session {
         let world_size = runtime.world_size();
@@ -62,7 +71,7 @@ impl Session {
         work: impl Send + FnOnce(&mut Runtime, &mut Call<'_>) -> Result<T, Error>,
     ) -> PyResult<T> {
         let mut in_use = self.progress.in_use(py)?;
-        let progress = &*in_use.get();
+        let progress = in_use.get();
         let site = caller(py);
         let (result, raised) = py.detach(|| {
             let raised = Cell::new(None);
@@ -73,10 +82,36 @@ impl Session {
             });
             (result, raised.into_inner())
         });
-        match result {
-            Some(result) => result.map_err(|error| exception(py, &error, raised)),
-            None => Err(raised.expect("an interrupted wait was interrupted by a signal")),
-        }
+        outcome(py, result, raised)
+    }
+
+    /// As `call`, for a call that is likely not to wait: only when it does, or has much to do, do other threads of
+    /// Python's run. To let them and to take turns with them again takes longer than all else here.
+    pub(crate) fn call_at_once<T>(
+        &self,
+        py: Python<'_>,
+        shape: &Shape,
+        timeout: Option<Duration>,
+        work: impl Send + FnOnce(&mut Runtime, &mut Call<'_>) -> Result<T, Error>,
+    ) -> PyResult<T> {
+        let mut in_use = self.progress.in_use(py)?;
+        let progress = in_use.get();
+        let site = caller(py);
+        let raised = Cell::new(None);
+        let interpreter = Interpreter::held(py);
+        let listen = || {
+            let error = interpreter.let_go().err();
+            let heard = error.is_some();
+            raised.set(error);
+            heard
+        };
+        let result = progress.call(&mut || listen(), |runtime| {
+            let interrupt = &mut || listen();
+            runtime.call_from(site);
+            work(runtime, &mut Call { shape: shape.as_slice(), timeout, interrupt })
+        });
+        drop(interpreter);
+        outcome(py, result, raised.into_inner())
     }
 
     /// Makes one collective call on the arrays, now or in the background.
@@ -112,7 +147,7 @@ impl Session {
             job_held.lend().with(|input, out| work(runtime, input, out, &mut call))
         };
         let mut in_use = self.progress.in_use(py)?;
-        let progress = &*in_use.get();
+        let progress = in_use.get();
         let submitted = py.detach(|| progress.submit(Box::new(job)));
         Ok(Some(Work::new(submitted, held)))
     }
@@ -142,7 +177,7 @@ impl Session {
         self.abort.abort(reason);
         // A call in progress sees to it; without one the other ranks must be told here.
         if let Ok(mut in_use) = self.progress.in_use(py) {
-            let progress = &*in_use.get();
+            let progress = in_use.get();
             py.detach(|| progress.call(&mut || false, |runtime| runtime.abort(reason)));
         }
         Ok(())

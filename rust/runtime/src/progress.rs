@@ -62,7 +62,7 @@ impl Progress {
     ///
     /// ```
     /// use isobit::{Call, Communicator, Progress};
-    /// let progress = Progress::new(Communicator::solo());
+    /// let mut progress = Progress::new(Communicator::solo());
     /// let barrier = |comm: &mut Communicator| {
     ///     comm.barrier(&mut Call { shape: &[], timeout: None, interrupt: &mut || false })
     /// };
@@ -81,13 +81,24 @@ impl Progress {
     }
 
     /// Makes a call now, on this thread, after all that were submitted before. `None` if
-    /// `interrupt`, asked about every 50 ms, stopped the wait for them.
+    /// `interrupt`, asked before a wait for them and about every 50 ms, stopped it.
     pub fn call<T>(
-        &self,
+        &mut self,
         interrupt: &mut dyn FnMut() -> bool,
         call: impl FnOnce(&mut Communicator) -> T,
     ) -> Option<T> {
+        // Until a call is submitted there is nobody to take turns with.
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            return Some(call(shared.communicator.get_mut().unwrap_or_else(PoisonError::into_inner)));
+        }
         let mut state = lock(&self.shared.state);
+        if state.running || !state.jobs.is_empty() {
+            drop(state);
+            if interrupt() {
+                return None;
+            }
+            state = lock(&self.shared.state);
+        }
         while state.running || !state.jobs.is_empty() {
             state.waiting += 1;
             state = self.shared.wait(state, INTERRUPT_EVERY);

@@ -10,13 +10,13 @@ use common::{calling, leaf, on_ranks};
 use isobit::{Communicator, Dtype, ErrorKind, Job, Progress, ReduceOp, Reduction, WriteSpan};
 
 /// Runs `body` on every rank of a group, each driven by a progress of its own.
-fn on_progress<T: Send>(world_size: u32, body: impl Fn(u32, &Progress) -> T + Sync) -> Vec<T> {
+fn on_progress<T: Send>(world_size: u32, body: impl Fn(u32, &mut Progress) -> T + Sync) -> Vec<T> {
     let ranks = Communicator::memory_group(world_size);
     std::thread::scope(|scope| {
         let body = &body;
         let spawn = |(rank, mut comm): (u32, Communicator)| {
             comm.set_timeout(Duration::from_secs(20));
-            scope.spawn(move || body(rank, &Progress::new(comm)))
+            scope.spawn(move || body(rank, &mut Progress::new(comm)))
         };
         let threads: Vec<_> = (0..).zip(ranks).map(spawn).collect();
         threads.into_iter().map(|thread| thread.join().expect("the body does not panic")).collect()

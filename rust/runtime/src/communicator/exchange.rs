@@ -68,6 +68,7 @@ impl Exchange<'_, '_> {
         } else {
             self.engine.reset();
         }
+        self.ask()?;
         let mut waiting = None;
         loop {
             let mut moved = self.compute()?;
@@ -85,6 +86,11 @@ impl Exchange<'_, '_> {
                 self.wait(&mut waiting)?;
             }
         }
+    }
+
+    /// Asks the caller whether to go on.
+    pub(super) fn ask(&mut self) -> Result<(), Failure> {
+        if (self.interrupt)() { Err(Failure::Interrupted) } else { Ok(()) }
     }
 
     /// Whether a rank said that this operation, or one before it, failed.

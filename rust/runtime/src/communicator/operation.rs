@@ -46,7 +46,7 @@ pub struct Call<'a> {
     pub shape: &'a [u64],
     /// How long the call may take; the communicator's own timeout if open.
     pub timeout: Option<std::time::Duration>,
-    /// Asked about every 50 ms while the call waits; `true` stops it.
+    /// Asked when the call begins to wait or has much to do, then about every 50 ms while it waits; `true` stops it.
     pub interrupt: &'a mut dyn FnMut() -> bool,
 }
 

@@ -47,6 +47,8 @@ impl Straight {
 struct Looks {
     left: u32,
     done: u32,
+    /// Whether the caller knows that its call waits.
+    asked: bool,
 }
 
 impl Exchange<'_, '_> {
@@ -98,7 +100,7 @@ impl Exchange<'_, '_> {
     /// that wait for no step if `sends`.
     fn go(&mut self, sends: bool) -> Result<bool, Failure> {
         let program = self.program;
-        let mut looks = Looks { left: self.link.looks(), done: 0 };
+        let mut looks = Looks { left: self.link.looks(), done: 0, asked: false };
         for (at, step) in program.steps.iter().enumerate() {
             if self.straight.done[at] {
                 continue;
@@ -159,6 +161,10 @@ impl Exchange<'_, '_> {
             }
             // A pause takes as long as the message of a peer that is as far as this rank.
             if looks.done >= LOOKS_UNTIL_RING || self.link.world_size() > 2 {
+                if !looks.asked {
+                    looks.asked = true;
+                    self.ask()?;
+                }
                 self.link.relax();
             }
         }
