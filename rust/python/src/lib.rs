@@ -25,7 +25,10 @@ mod work;
 
 use pyo3::prelude::*;
 
-const _: () = assert!(!isobit_sys::IS_FOR_MEASURING, "the extension is built with its checks and its law");
+const _: () = assert!(
+    !isobit_sys::IS_FOR_MEASURING,
+    "the extension is built with its checks, its law and its recorder"
+);
 
 /// The module's table of contents.
 #[pymodule]
