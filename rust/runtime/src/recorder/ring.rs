@@ -65,7 +65,7 @@ impl Slot {
             }
             let words = std::array::from_fn(|index| self.words[index].load(Relaxed));
             fence(Acquire);
-            if stamp % 2 == 0 && self.stamp.load(Relaxed) == stamp {
+            if stamp.is_multiple_of(2) && self.stamp.load(Relaxed) == stamp {
                 return Some(words);
             }
             std::thread::yield_now();
