@@ -49,8 +49,6 @@ mod _native {
     #[pymodule_export]
     use crate::guard::forked;
     #[pymodule_export]
-    use crate::lists::division_of;
-    #[pymodule_export]
     use crate::plan::{default_constants, plan};
     #[pymodule_export]
     use crate::work::Work;
@@ -60,6 +58,7 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("SEVERAL_TENSORS", isobit::SEVERAL_TENSORS)?;
         crate::guard::register(module)
     }
 }
