@@ -310,7 +310,7 @@ def test_a_call_that_differs_is_named_whoever_is_the_root(group: Processes, name
 
 #: Two calls that differ in how their tensors are divided, and how an error describes both, for ranks 0 and 1 of a
 #: pair of which the first is right.
-LISTS: dict[str, tuple[list[tuple[int, ...]], list[tuple[int, ...]], str, str, str]] = {
+LISTS: dict[str, tuple[list[Any], list[Any], str, str, str]] = {
     "another shape": (
         [(3,), (2, 4), (5,)],
         [(3,), (4, 2), (5,)],

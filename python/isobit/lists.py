@@ -7,8 +7,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from isobit._native import Work as NativeWork
 from isobit._native import SEVERAL_TENSORS
+from isobit._native import Work as NativeWork
 from isobit.arrays import check_out, dense
 from isobit.blocks import check_shape
 from isobit.tensors import Array, as_array, note_written
