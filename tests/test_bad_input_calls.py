@@ -11,7 +11,7 @@ import isobit
 import numpy as np
 import pytest
 from calls import CALLS, joined, values
-from ranks import Processes, results
+from ranks import Processes, launch, results
 
 WORLD = 4
 ODD = 2
@@ -234,6 +234,31 @@ def test_item_6_a_rank_that_leaves_one_call_early_is_lost_with_the_call_named(na
     group.close()
 
 
+ENDS_EARLY = """
+import numpy as np, isobit
+comm = isobit.init(timeout=30)
+comm.barrier()
+if comm.rank != 1:
+    try:
+        comm.all_reduce(np.ones(4, np.float32))
+    except isobit.Error as error:
+        print(f"{type(error).__name__} of {error.peer}: {error}")
+"""
+
+
+def test_item_6_a_program_that_ends_one_call_early_is_lost_with_the_call_named(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(ENDS_EARLY)
+    done = launch(str(program), ranks=3)
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if "PeerLost of 1: " in line]
+    assert len(told) == 2, done.stdout
+    for line in told:
+        assert "rank 1 is lost" in line
+        assert "all_reduce(4 x f32" in line
+        assert "the last call of rank 1 was operation 0 at " in line
+
+
 @every_size
 @pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.rooted])
 def test_item_7_a_different_root_is_named_on_every_rank(group: Processes, name: str, size: str) -> None:
@@ -262,6 +287,22 @@ def test_item_7_a_different_tag_is_named_on_every_rank(group: Processes) -> None
         assert "tag" in str(error)
         assert "4" in str(error)
         assert "5" in str(error)
+
+
+def different_groups(comm: isobit.Communicator) -> BaseException | None:
+    try:
+        comm.new_group([0, 1] if comm.rank == ODD else [0, 1, 3])
+        comm.barrier()
+    except isobit.Error as error:
+        return error
+    return None
+
+
+def test_item_7_a_different_group_is_named_on_every_rank(group: Processes) -> None:
+    for error in group.outcomes(different_groups):
+        assert isinstance(error, isobit.Desync)
+        assert "the group [0, 1, 3] on rank " in str(error)
+        assert f"the group [0, 1] on rank {ODD}" in str(error)
 
 
 @every_size

@@ -1,4 +1,4 @@
-//! Shapes, as errors say them: of one tensor, or of several in one call.
+//! Shapes, as errors say them: of one tensor, of several in one call, or the ranks of a new group.
 
 /// What a list of tensors has in the place of a shape: this word, their number, and for each how many dimensions it
 /// has, and its dimensions. No tensor has a dimension of this length.
@@ -10,8 +10,14 @@
 /// ```
 pub const SEVERAL_TENSORS: u64 = u64::MAX;
 
+/// What a new group has in the place of a shape: this word, and its ranks.
+pub(super) const RANKS: u64 = u64::MAX - 1;
+
 /// Two shapes, and of several tensors the first that differs, if that many elements, or those of all ranks, can have them.
 pub(super) fn texts(shapes: &[Vec<u64>; 2], counts: [u64; 2], world_size: u32) -> Option<[String; 2]> {
+    if let [[RANKS, ours @ ..], [RANKS, theirs @ ..]] = shapes.each_ref().map(Vec::as_slice) {
+        return Some([ours, theirs].map(|ranks| format!("the group [{}]", super::sites::joined(ranks))));
+    }
     let tensors = [parse(&shapes[0])?, parse(&shapes[1])?];
     let plausible = |(tensors, count): (&Tensors<'_>, u64)| tensors.may_have(count, world_size);
     if !tensors.iter().zip(counts).all(plausible) {
@@ -103,6 +109,11 @@ mod tests {
     #[test]
     fn what_can_be_no_shape_of_that_many_elements_is_not_said() {
         assert_eq!(said(&[4], &[5], [4, 6]), None);
+        assert_eq!(
+            said(&[RANKS, 0, 2], &[RANKS, 1], [17, 17]).unwrap(),
+            ["the group [0, 2]", "the group [1]"]
+        );
+        assert_eq!(said(&[RANKS, 0, 2], &[17], [17, 17]), None);
         assert_eq!(said(&[u64::MAX / 2, 4], &[5], [4, 5]), None);
         for hostile in
             [&[MORE, 2, 1, 4][..], &[MORE, 1, 2, 4], &[MORE], &[MORE, 1, MORE], &[MORE, 1, 1, 4, 0, 0]]
