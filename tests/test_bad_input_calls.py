@@ -235,9 +235,15 @@ def test_item_6_a_rank_that_leaves_one_call_early_is_lost_with_the_call_named(na
 
 
 ENDS_EARLY = """
+import pathlib, sys, time
 import numpy as np, isobit
 comm = isobit.init(timeout=30)
 comm.barrier()
+# A rank that is still in the barrier would meet the loss there.
+behind = [pathlib.Path(sys.argv[1], str(rank)) for rank in range(comm.world_size)]
+behind[comm.rank].touch()
+while comm.rank == 1 and not all(path.exists() for path in behind):
+    time.sleep(0.01)
 if comm.rank != 1:
     try:
         comm.all_reduce(np.ones(4, np.float32))
@@ -249,7 +255,7 @@ if comm.rank != 1:
 def test_item_6_a_program_that_ends_one_call_early_is_lost_with_the_call_named(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(ENDS_EARLY)
-    done = launch(str(program), ranks=3)
+    done = launch(str(program), str(tmp_path), ranks=3)
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stdout.splitlines() if "PeerLost of 1: " in line]
     assert len(told) == 2, done.stdout
