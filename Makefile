@@ -76,7 +76,7 @@ soak: .venv/native ## Show that a long run leaves nothing behind: a table and so
 lint: .venv/native ## Check formats, lints and types
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy -p isobit --features unchecked,unordered --locked -- -D warnings
+	cargo clippy -p isobit --features unchecked,unordered,unrecorded --locked -- -D warnings
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/mypy --strict python/isobit
@@ -93,7 +93,7 @@ target/release/examples/bench_rank: $(RUST)
 	cargo build --release --locked -p isobit --example bench_rank
 	@touch $@
 
-bench-price: ## Measure what the law and the checks cost: isobit against itself without them (minutes)
+bench-price: ## Measure what the law, the checks and the recorder cost: isobit against itself without them (minutes)
 	$(PYTHON) benches/price.py
 
 bench-scale: ## Plan and simulate thousands of ranks: time, memory, messages, bytes (some minutes)

@@ -1,11 +1,12 @@
-"""What the law and the checks cost: isobit as it ships, against itself without either.
+"""What the law, the checks and the flight recorder cost: isobit as it ships, against itself without each.
 
     make bench-price
 
-Builds one program in three ways, each in a target folder of its own: as it ships, with sums in plain f32 and without
-the law (the feature `unordered`), and without checksums and comparisons (the feature `unchecked`). All three run at
-once and take turns, round by round. A price is given twice: as the median of each round's own ratio, since what
-disturbs the machine for seconds disturbs both sides of most rounds, and between the fastest rounds of both.
+Builds one program in four ways, each in a target folder of its own: as it ships, with sums in plain f32 and without
+the law (the feature `unordered`), without checksums and comparisons (`unchecked`), and without the flight recorder
+(`unrecorded`). All of them run at once and take turns, round by round. A price is given twice: as the median of each
+round's own ratio, since what disturbs the machine for seconds disturbs both sides of most rounds, and between the
+fastest rounds of both.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "target"
 RANKS = 2
 SHIPPED = "shipped"
-# Each way of building it, what its absence is the price of, and what that may be.
-WITHOUT = {"unordered": ("tree order", 1.05), "unchecked": ("checks", 1.10)}
+# Each way of building it, what its absence is the price of, what that may be, and from how many bytes up: the
+# recorder's price is the same for every size, and the smallest one shows it best.
+WITHOUT = {
+    "unordered": ("tree order", 1.05, 64 << 10),
+    "unchecked": ("checks", 1.10, 64 << 10),
+    "unrecorded": ("recorder", 1.05, 8),
+}
 # The programs are started anew so often: which pages of memory they get is luck, and stays with them.
 LIVES = 5
 # Bytes; rounds of a life, calls of a round: it takes much less than the seconds for which a machine is the same.
-SIZES = {64 << 10: (30, 300), 1 << 20: (20, 50), 16 << 20: (8, 7), 64 << 20: (5, 5)}
+SIZES = {8: (60, 3000), 1 << 10: (60, 3000), 64 << 10: (30, 300), 1 << 20: (20, 50), 16 << 20: (8, 7), 64 << 20: (5, 5)}
 
 
 def build(feature: str | None) -> Path:
@@ -64,38 +70,45 @@ class Group:
             # before they have met: they ask how many cores there are.
             os.sched_setaffinity(process_id, {cores[rank % len(cores)]})
 
-    def median(self, size: int, calls: int) -> float:
-        """The median time of a call, in microseconds; a call takes as long as its slowest rank."""
+    def typical(self, size: int, calls: int) -> float:
+        """The mean of the middle half of the calls' times, in microseconds; a call takes as long as its slowest rank.
+
+        A median would only have the steps of the clock, which may be 10 ns.
+        """
         for requests, _ in self.pipes:
             requests.write(f"{size} {calls}\n")
             requests.flush()
         answers = [[int(time) for time in answers.readline().split()] for _, answers in self.pipes]
         if any(len(times) != calls for times in answers):
             raise SystemExit("a rank failed: see above")
-        slowest = [float(max(times)) for times in zip(*answers, strict=True)]
-        return statistics.median(slowest) / 1000
+        slowest = sorted(max(times) for times in zip(*answers, strict=True))
+        return statistics.fmean(slowest[calls // 4 : calls - calls // 4]) / 1000
 
 
 def main() -> None:
     """Prints the table."""
     programs = {SHIPPED: build(None)} | {feature: build(feature) for feature in WITHOUT}
-    names = list(programs)
-    print(f"all_reduce f32, {RANKS} ranks over shm: medians in microseconds, and what each costs, in times\n")
-    header = "".join(f"{name:>12}" for name in names)
-    ratios = "".join(f"{price:>13}{'fastest':>9}{'goal':>6}" for price, _ in WITHOUT.values())
+    print(f"all_reduce f32, {RANKS} ranks over shm: typical times in microseconds, and what each costs, in times\n")
+    header = "".join(f"{name:>12}" for name in programs)
+    ratios = "".join(f"{price:>13}{'fastest':>9}{'goal':>6}" for price, _, _ in WITHOUT.values())
     print(f"{'size':>10}{header}{ratios}", flush=True)
     for size, (rounds, calls) in SIZES.items():
+        names = [SHIPPED, *(feature for feature, (_, _, smallest) in WITHOUT.items() if size >= smallest)]
         times: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(LIVES):
             with ExitStack() as stack:
-                groups = {name: Group(program, name, stack) for name, program in programs.items()}
+                groups = {name: Group(programs[name], name, stack) for name in names}
                 for turn in range(rounds):
                     # Nobody is always the first.
                     first = turn % len(names)
                     for name in names[first:] + names[:first]:
-                        times[name].append(groups[name].median(size, calls))
-        line = "".join(f"{statistics.median(times[name]):>12.1f}" for name in names)
-        for feature, (_, goal) in WITHOUT.items():
+                        times[name].append(groups[name].typical(size, calls))
+        medians = {name: f"{statistics.median(times[name]):.{3 if size < 64 << 10 else 1}f}" for name in names}
+        line = "".join(f"{medians.get(name, '-'):>12}" for name in programs)
+        for feature, (_, goal, _) in WITHOUT.items():
+            if feature not in names:
+                line += f"{'-':>13}{'-':>9}{goal:>6.2f}"
+                continue
             pairs = zip(times[SHIPPED], times[feature], strict=True)
             paired = statistics.median(whole / without for whole, without in pairs)
             line += f"{paired:>13.3f}{min(times[SHIPPED]) / min(times[feature]):>9.3f}{goal:>6.2f}"

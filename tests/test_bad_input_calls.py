@@ -11,7 +11,7 @@ import isobit
 import numpy as np
 import pytest
 from calls import CALLS, joined, values
-from ranks import Processes, results
+from ranks import Processes, launch, results
 
 WORLD = 4
 ODD = 2
@@ -234,6 +234,37 @@ def test_item_6_a_rank_that_leaves_one_call_early_is_lost_with_the_call_named(na
     group.close()
 
 
+ENDS_EARLY = """
+import pathlib, sys, time
+import numpy as np, isobit
+comm = isobit.init(timeout=30)
+comm.barrier()
+# A rank that is still in the barrier would meet the loss there.
+behind = [pathlib.Path(sys.argv[1], str(rank)) for rank in range(comm.world_size)]
+behind[comm.rank].touch()
+while comm.rank == 1 and not all(path.exists() for path in behind):
+    time.sleep(0.01)
+if comm.rank != 1:
+    try:
+        comm.all_reduce(np.ones(4, np.float32))
+    except isobit.Error as error:
+        print(f"{type(error).__name__} of {error.peer}: {error}")
+"""
+
+
+def test_item_6_a_program_that_ends_one_call_early_is_lost_with_the_call_named(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(ENDS_EARLY)
+    done = launch(str(program), str(tmp_path), ranks=3)
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if "PeerLost of 1: " in line]
+    assert len(told) == 2, done.stdout
+    for line in told:
+        assert "rank 1 is lost" in line
+        assert "all_reduce(4 x f32" in line
+        assert "the last call of rank 1 was operation 0 at " in line
+
+
 @every_size
 @pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.rooted])
 def test_item_7_a_different_root_is_named_on_every_rank(group: Processes, name: str, size: str) -> None:
@@ -262,6 +293,22 @@ def test_item_7_a_different_tag_is_named_on_every_rank(group: Processes) -> None
         assert "tag" in str(error)
         assert "4" in str(error)
         assert "5" in str(error)
+
+
+def different_groups(comm: isobit.Communicator) -> BaseException | None:
+    try:
+        comm.new_group([0, 1] if comm.rank == ODD else [0, 1, 3])
+        comm.barrier()
+    except isobit.Error as error:
+        return error
+    return None
+
+
+def test_item_7_a_different_group_is_named_on_every_rank(group: Processes) -> None:
+    for error in group.outcomes(different_groups):
+        assert isinstance(error, isobit.Desync)
+        assert "the group [0, 1, 3] on rank " in str(error)
+        assert f"the group [0, 1] on rank {ODD}" in str(error)
 
 
 @every_size
@@ -306,3 +353,114 @@ def test_item_10_no_elements_on_one_rank_only_is_named_on_every_rank(group: Proc
 @pytest.mark.parametrize("odd", ["shape", "dtype", "a barrier"])
 def test_a_call_that_differs_is_named_whoever_is_the_root(group: Processes, name: str, odd: str, root: int) -> None:
     check(group, name, odd, "small", root)
+
+
+#: Two calls that differ in how their tensors are divided, and how an error describes both, for ranks 0 and 1 of a
+#: pair of which the first is right.
+LISTS: dict[str, tuple[list[Any], list[Any], str, str, str]] = {
+    "another shape": (
+        [(3,), (2, 4), (5,)],
+        [(3,), (4, 2), (5,)],
+        "shape",
+        "a list of 3 tensors, [1] of shape (2, 4)",
+        "a list of 3 tensors, [1] of shape (4, 2)",
+    ),
+    "another division": (
+        [(3,), (5,)],
+        [(3,), (2,), (3,)],
+        "shape",
+        "a list of 2 tensors, [1] of shape (5,)",
+        "a list of 3 tensors, [1] of shape (2,)",
+    ),
+    "one more": (
+        [(3,), (5,)],
+        [(3,), (5,), (1,)],
+        "count",
+        "a list of 2 tensors",
+        "a list of 3 tensors, [2] of shape (1,)",
+    ),
+    "a thousand": (
+        [(2, 3)] * 1000,
+        [(2, 3)] * 998 + [(3, 2), (2, 3)],
+        "shape",
+        "a list of 1000 tensors, [998] of shape (2, 3)",
+        "a list of 1000 tensors, [998] of shape (3, 2)",
+    ),
+    "no list": ([(3,), (5,)], [], "shape", "a list of 2 tensors, [0] of shape (3,)", "(8,)"),
+}
+
+
+def lists(comm: isobit.Communicator, which: str, way: str) -> str:
+    """One rank's list differs; what the error says."""
+    right, odd, *_ = LISTS[which]
+    shapes = odd if comm.rank == ODD else right
+    # Native code takes usual arrays as they are; Python joins others.
+    order: Any = "F" if way == "joined" else "C"
+    tensors: Any = [np.zeros(shape, np.float32, order) for shape in shapes] or np.zeros(8, np.float32)
+    # With another list before it, so that an earlier one does not hide the present one.
+    comm.all_reduce([np.zeros((1, 2), np.float32)] * 600)
+    try:
+        comm.all_reduce(tensors)
+        comm.barrier()
+    except isobit.Desync as error:
+        return str(error)
+    return "nothing"
+
+
+@pytest.mark.parametrize("way", ["as they are", "joined"])
+@pytest.mark.parametrize("which", LISTS)
+def test_lists_of_tensors_that_differ_are_described_by_their_first_difference(
+    group: Processes, which: str, way: str
+) -> None:
+    *_, field, right, odd = LISTS[which]
+    for rank, text in enumerate(results(group, lists, which, way)):
+        assert f"{field} is " in text, (rank, text)
+        both = [f"{right} on rank ", f"{odd} on rank {ODD}"]
+        assert all(each in text for each in both), (rank, text)
+        assert "digest" not in text
+
+
+def accumulates(comm: isobit.Communicator, odd: str) -> str:
+    """One rank's reduction of leaves is cut otherwise, or is no accumulation; what the error says."""
+    is_odd = comm.rank == ODD
+    out = np.zeros(1, np.float32)
+    try:
+        if is_odd and odd == "plain":
+            comm.reduce_scatter(np.zeros(WORLD, np.float32), out)
+        else:
+            with comm.accumulate(num_leaves=WORLD) as acc:
+                acc.add(comm.rank, np.zeros(WORLD, np.float32))
+                if odd == "counts":
+                    acc.reduce_scatter(counts=[0, 1, 2, 1] if is_odd else [2, 1, 0, 1])
+                elif odd == "equal counts":
+                    acc.reduce_scatter(counts=None if is_odd else [0, 1, 2, 1])
+                else:
+                    acc.reduce_scatter()
+        comm.barrier()
+    except isobit.Desync as error:
+        return str(error)
+    return "nothing"
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"),
+    [
+        (
+            "counts",
+            {"layout is ", "[2, 1, 0, 1] elements a rank on rank", f"[0, 1, 2, 1] elements a rank on rank {ODD}"},
+        ),
+        ("plain", {"layout is ", "leaves that were accumulated on rank", f"a tensor of each rank on rank {ODD}"}),
+        (
+            "equal counts",
+            {
+                "the layouts are ",
+                "[0, 1, 2, 1] elements a rank on rank",
+                f"equally many elements a rank on rank {ODD}",
+            },
+        ),
+    ],
+)
+def test_leaves_and_counts_that_differ_are_said(group: Processes, odd: str, expected: set[str]) -> None:
+    for text in results(group, accumulates, odd):
+        assert "digest" not in text
+        assert all(each in text for each in expected), text

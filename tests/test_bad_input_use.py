@@ -334,9 +334,10 @@ def test_item_29_without_init_there_is_no_default_communicator() -> None:
     assert "call isobit.init() first" in done.stdout
 
 
+@pytest.mark.parametrize("kind", [Processes, Threads])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7, 64])
-def test_item_30_groups_of_any_size_work(world_size: int) -> None:
-    group = Threads(world_size)
+def test_item_30_groups_of_any_size_work(world_size: int, kind: type[Processes | Threads]) -> None:
+    group = kind(world_size)
     assert results(group, goes_on) == [float(world_size)] * world_size
     group.close()
 

@@ -142,6 +142,21 @@ def test_torch_may_refuse_a_dtype_and_goes_on() -> None:
     assert re.search(r"bf16 .* 0  Gloo, Python", out), "a barrier has no dtype"
 
 
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_an_mpi_is_asked_whether_it_adds_short_floats(dtype: str) -> None:
+    peers = "openmpi,mpich,intelmpi"
+    words = ("--peers", peers, "--dtype", dtype, "--sizes", "64K", "--seconds", "0.01", "--collectives", "all_reduce")
+    status, out, err = bench(*words)
+    assert status == 0, out + err
+    rows = re.findall(rf"{dtype} .*  (?:Open MPI|MPICH|Intel MPI), C.*", out)
+    assert len(rows) == len(re.findall(r"^# .*, C:", out, re.MULTILINE))
+    for row in rows:
+        if "Intel" in row:
+            assert re.search(r" 0  Intel MPI, C$", row)
+        else:
+            assert re.search(rf" 0  [\w ]*, C$|: this MPI has no {dtype}$", row)
+
+
 @pytest.fixture(scope="module")
 def rust_program() -> Path:
     """The Rust rank, as `cargo test` builds it."""
@@ -362,3 +377,9 @@ def test_a_ratio_compares_callers_of_the_same_kind_and_a_goal_takes_the_best_pee
     mpi, gloo = outcomes(found)
     assert (mpi.caller, mpi.by_size, mpi.is_met) == ("rust", {1 << 20: 2.5, 1 << 21: 1.5}, False)
     assert (gloo.caller, gloo.by_size, gloo.is_met) == ("python", {1 << 20: 6.0, 1 << 21: 6.0}, True)
+    case = Case("all_reduce", "bf16", "tree", 2, 16 << 20)
+    rows = [Result(case, libraries[name], [time]) for name, time in ((names[0], 1.0), (names[3], 4.0))]
+    # One that has no bf16 has no times.
+    rows.append(Result(case, libraries[names[2]], reason="this MPI has no bf16"))
+    (bf16,) = outcomes(rows)
+    assert (bf16.goal.dtypes, bf16.caller, bf16.by_size, bf16.is_met) == (("bf16",), "rust", {16 << 20: 4.0}, True)

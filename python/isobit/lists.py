@@ -7,8 +7,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from isobit._native import SEVERAL_TENSORS
 from isobit._native import Work as NativeWork
-from isobit._native import division
 from isobit.arrays import check_out, dense
 from isobit.blocks import check_shape
 from isobit.tensors import Array, as_array, note_written
@@ -74,7 +74,7 @@ def each(
         flat = np.concatenate([dense("tensor", arrays[i]).reshape(-1) for i in members])
         to = own if dtype is None else dtype
         memory = flat if joined is None and to == own else np.empty(copies * flat.size, to)
-        work = native(flat, memory, _division(flat.size, [arrays[i].shape for i in members]))
+        work = native(flat, memory, _shapes([arrays[i].shape for i in members]))
         if work is not None:
             works.append(work)
         pending.append((memory, members))
@@ -99,5 +99,6 @@ def _dtype(given: Any) -> Any:
     return given.dtype if isinstance(given, np.ndarray) else None
 
 
-def _division(size: int, shapes: list[tuple[int, ...]]) -> list[int]:
-    return division(size, len(shapes), [word for shape in shapes for word in (len(shape), *shape)])
+def _shapes(shapes: list[tuple[int, ...]]) -> list[int]:
+    """What the ranks must agree on, as native code has it."""
+    return [SEVERAL_TENSORS, len(shapes), *(word for shape in shapes for word in (len(shape), *shape))]

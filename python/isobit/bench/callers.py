@@ -150,7 +150,7 @@ class Mpi4py:
 
     def prepare(self, case: Case, given: Array, out: Array) -> tuple[Call, Call | None]:
         if case.dtype in ("f16", "bf16"):
-            raise UnsupportedError(f"MPI has no {case.dtype}")
+            raise UnsupportedError(f"mpi4py has no {case.dtype} for every MPI")
         comm, rank = self._comm, self.rank
         is_root = rank == 0
         x, y = (as_torch(each) if self._buffers == "torch" else each for each in (given, out))

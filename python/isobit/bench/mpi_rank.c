@@ -67,10 +67,38 @@ static void encode(const struct element *e, uint32_t number, char *to) {
     } else if (!strcmp(e->name, "f64")) {
         double x = number;
         memcpy(to, &x, sizeof x);
+    } else if (!strcmp(e->name, "bf16")) {
+        float x = (float)number; /* no more than 256: its lower half is zero */
+        memcpy(to, (char *)&x + sizeof x - e->bytes, e->bytes);
+    } else if (!strcmp(e->name, "f16")) {
+        int power = 0;
+        while (number >> (power + 1)) power++;
+        uint16_t x = number ? (uint16_t)((uint32_t)(power + 14) * 1024 + number * (1024u >> power)) : 0;
+        memcpy(to, &x, sizeof x);
     } else {
         uint64_t x = number; /* little-endian integers */
         memcpy(to, &x, e->bytes);
     }
+}
+
+/* Whether this MPI adds such elements: a type in its header need not be one in its library. In an MPICH that was built
+   without it, it has a size but no name, and using it ends the process. */
+static int adds(const struct element *e) {
+    int size = 0, length = 0;
+    char name[MPI_MAX_OBJECT_NAME], one[8], sum[8], expected[8];
+    encode(e, 1, one);
+    encode(e, 2, sum);
+    encode(e, 3, expected);
+    /* Whose handler it is that an error of MPI_Reduce_local calls depends on the standard's version. */
+    MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    int adds = e->mpi != MPI_DATATYPE_NULL && MPI_Type_size(e->mpi, &size) == MPI_SUCCESS &&
+               (size_t)size == e->bytes && MPI_Type_get_name(e->mpi, name, &length) == MPI_SUCCESS && length &&
+               MPI_Reduce_local(one, sum, 1, e->mpi, MPI_SUM) == MPI_SUCCESS &&
+               !memcmp(sum, expected, e->bytes);
+    MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_ARE_FATAL);
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_ARE_FATAL);
+    return adds;
 }
 
 /* One period of what rank `of` has, or of the sum of all ranks where `of` is negative. */
@@ -222,7 +250,14 @@ int main(int count, char **words) {
     answer("hello %s %d %d %d %s\n", getenv("ISOBIT_BENCH_NAME"), rank, ranks, (int)getpid(), version);
     const struct element elements[] = {{"f32", 4, MPI_FLOAT},    {"f64", 8, MPI_DOUBLE}, {"i8", 1, MPI_INT8_T},
                                        {"u8", 1, MPI_UINT8_T},   {"i32", 4, MPI_INT32_T}, {"i64", 8, MPI_INT64_T},
-                                       {"u32", 4, MPI_UINT32_T}, {"u64", 8, MPI_UINT64_T}};
+                                       {"u32", 4, MPI_UINT32_T}, {"u64", 8, MPI_UINT64_T},
+#ifdef MPIX_C_FLOAT16
+                                       {"f16", 2, MPIX_C_FLOAT16},
+#endif
+#ifdef MPIX_C_BF16
+                                       {"bf16", 2, MPIX_C_BF16},
+#endif
+    };
     char line[256], collective[32], dtype[16], order[16];
     while (fgets(line, sizeof line, requests) && strcmp(line, "end\n")) {
         long long bytes;
@@ -235,8 +270,8 @@ int main(int count, char **words) {
         struct work w = {.collective = collective};
         for (size_t i = 0; i < sizeof elements / sizeof *elements; i++)
             if (!strcmp(elements[i].name, dtype)) w.element = elements[i];
-        if (!w.element.name) {
-            answer("unsupported MPI has no %s\n", dtype);
+        if (!w.element.name || !adds(&w.element)) {
+            answer("unsupported this MPI has no %s\n", dtype);
         } else if (bytes / (long long)w.element.bytes > INT32_MAX) {
             answer("unsupported MPI counts to 2^31 - 1\n");
         } else {

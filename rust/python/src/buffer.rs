@@ -9,6 +9,7 @@
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+use isobit::SEVERAL_TENSORS;
 use isobit_core::Dtype;
 use isobit_sys::{ReadSpan, WriteSpan};
 use pyo3::buffer::PyUntypedBuffer;
@@ -35,7 +36,7 @@ const DIMENSIONS_MAX: usize = 64;
 /// How many dimensions need no allocation.
 const DIMENSIONS_FEW: usize = 6;
 
-/// The dimensions of an array.
+/// The dimensions of an array, or of several.
 #[derive(Clone)]
 pub(crate) enum Shape {
     Few { dimensions: [u64; DIMENSIONS_FEW], len: usize },
@@ -53,6 +54,7 @@ impl Shape {
                 Ok(Shape::Few { dimensions, len })
             }
             ..=DIMENSIONS_MAX => Ok(Shape::Many(given.into())),
+            _ if given[0] == SEVERAL_TENSORS => Ok(Shape::Many(given.into())),
             len => Err(PyValueError::new_err(format!(
                 "{len} dimensions: at most {DIMENSIONS_MAX} are supported"
             ))),
@@ -223,10 +225,6 @@ impl<'a> Usual<'a> {
 
     pub(crate) fn shape(self) -> PyResult<Shape> {
         self.array.shape()
-    }
-
-    pub(crate) fn elements(self) -> usize {
-        self.region.bytes / self.dtype.size()
     }
 
     /// Adds how many dimensions it has, and them.

@@ -27,7 +27,10 @@ mod work;
 
 use pyo3::prelude::*;
 
-const _: () = assert!(!isobit_sys::IS_FOR_MEASURING, "the extension is built with its checks and its law");
+const _: () = assert!(
+    !isobit_sys::IS_FOR_MEASURING,
+    "the extension is built with its checks, its law and its recorder"
+);
 
 /// The module's table of contents.
 #[pymodule]
@@ -50,8 +53,6 @@ mod _native {
     #[pymodule_export]
     use crate::handle::Handle;
     #[pymodule_export]
-    use crate::lists::division_of;
-    #[pymodule_export]
     use crate::plan::{default_constants, plan};
     #[pymodule_export]
     use crate::raw::shortcut;
@@ -63,6 +64,7 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("SEVERAL_TENSORS", isobit::SEVERAL_TENSORS)?;
         crate::guard::register(module)
     }
 }

@@ -1,7 +1,7 @@
 //! Lists of arrays as one exchange: those of one dtype travel together, and the bits are those of one call each.
 
-use isobit::{Call, Communicator as Runtime, Error};
-use isobit_core::{Dtype, digest};
+use isobit::{Call, Communicator as Runtime, Error, SEVERAL_TENSORS};
+use isobit_core::Dtype;
 use isobit_sys::{ReadSpan, WriteSpan};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
@@ -12,8 +12,7 @@ use crate::buffer::{Flat, Lent, Usual};
 pub(crate) struct Bundle<'a> {
     dtype: Dtype,
     lent: Vec<Lent<'a>>,
-    elements: usize,
-    /// Of each array how many dimensions it has, and its dimensions.
+    /// What the ranks must agree on: how many arrays, and of each how many dimensions it has, and its dimensions.
     shapes: Vec<u64>,
 }
 
@@ -42,26 +41,16 @@ pub(crate) fn bundle<'a>(
         }
         let place = bundles.iter().position(|bundle| bundle.dtype == input.dtype);
         let place = place.unwrap_or_else(|| {
-            bundles.push(Bundle { dtype: input.dtype, lent: Vec::new(), elements: 0, shapes: Vec::new() });
+            let shapes = vec![SEVERAL_TENSORS, 0];
+            bundles.push(Bundle { dtype: input.dtype, lent: Vec::new(), shapes });
             bundles.len() - 1
         });
         let bundle = &mut bundles[place];
         bundle.lent.push(input.with_out_alike(target)?);
-        bundle.elements += input.elements();
+        bundle.shapes[1] += 1;
         input.describe(&mut bundle.shapes);
     }
     Some(bundles)
-}
-
-/// What the ranks must agree on: how many elements and arrays, and a digest of how the ones are divided into the others.
-fn division(elements: usize, arrays: usize, shapes: &[u64]) -> [u64; 3] {
-    [elements as u64, arrays as u64, digest::words(shapes)]
-}
-
-/// The same, for lists that Python joins itself.
-#[pyfunction(name = "division")]
-pub(crate) fn division_of(elements: usize, arrays: usize, shapes: Vec<u64>) -> [u64; 3] {
-    division(elements, arrays, &shapes)
 }
 
 /// Memory for each bundle in one piece.
@@ -78,8 +67,7 @@ pub(crate) fn call_each(
     make: impl Fn(&mut Runtime, ReadSpan<'_>, WriteSpan<'_>, Dtype, &mut Call<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     for (bundle, flat) in bundles.iter().zip(flats.iter_mut()) {
-        let shape = division(bundle.elements, bundle.lent.len(), &bundle.shapes);
-        let mut call = Call { shape: &shape, timeout: call.timeout, interrupt: &mut *call.interrupt };
+        let mut call = Call { shape: &bundle.shapes, timeout: call.timeout, interrupt: &mut *call.interrupt };
         flat.gather(&bundle.lent);
         flat.with(|input, out| make(runtime, input, out, bundle.dtype, &mut call))?;
     }

@@ -16,7 +16,7 @@ mod trace;
 pub mod transport;
 
 pub use communicator::{AbortHandle, Accumulator, Call, Communicator, Explanation, LeafCost};
-pub use communicator::{Reduction, TIMEOUT_DEFAULT};
+pub use communicator::{Reduction, SEVERAL_TENSORS, TIMEOUT_DEFAULT};
 pub use error::{Error, ErrorKind};
 pub use isobit_core::schedule::Cost;
 pub use isobit_core::wire;

@@ -58,6 +58,11 @@ impl Site {
         names().names.get(usize::from(self.0).checked_sub(1)?).cloned()
     }
 
+    /// The site whose [`Site::number`] that is.
+    pub(crate) fn numbered(number: u16) -> Site {
+        Site(number)
+    }
+
     pub(crate) fn number(self) -> u16 {
         self.0
     }

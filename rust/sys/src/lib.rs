@@ -11,5 +11,7 @@ pub use kernels::{Input, KernelError, Kernels, Prepared};
 pub use memory::Memory;
 pub use span::{ReadSpan, WriteSpan};
 
-/// Whether this build leaves out checks or the law's order, to measure what they cost. It must not be shipped.
-pub const IS_FOR_MEASURING: bool = cfg!(any(feature = "unchecked", feature = "unordered"));
+/// Whether this build leaves out checks, the law's order or the flight recorder, to measure what they cost. It must
+/// not be shipped.
+pub const IS_FOR_MEASURING: bool =
+    cfg!(any(feature = "unchecked", feature = "unordered", feature = "unrecorded"));

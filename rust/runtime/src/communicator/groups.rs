@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use isobit_core::wire::Collective;
-use isobit_core::{Dtype, Rank, digest};
+use isobit_core::{Dtype, Rank};
 
 use super::operation::Call;
+use super::shapes::RANKS;
 use super::{Communicator, Failure};
 use crate::error::Error;
 
@@ -60,8 +61,8 @@ impl Communicator {
     /// of this group must call it with the same ranks.
     pub fn new_group(&mut self, ranks: &[Rank], call: &mut Call<'_>) -> Result<Option<Communicator>, Error> {
         self.check_group(ranks).inspect_err(|error| self.refuse(error))?;
-        let list: Vec<u64> = ranks.iter().map(|rank| u64::from(*rank)).collect();
-        let shape = [digest::words(&list)];
+        let mut shape = vec![RANKS];
+        shape.extend(ranks.iter().map(|rank| u64::from(*rank)));
         let place = ranks.iter().position(|rank| *rank == self.rank());
         let key = place.map_or(0, |place| i64::from(count(place)));
         let mut call = Call { shape: &shape, timeout: call.timeout, interrupt: call.interrupt };

@@ -3,15 +3,16 @@
 //! Every rank has announced its calls and named their sites before anything could go wrong, so nobody
 //! is asked and nobody is waited for here, and a stopped or dead rank's last call is known as well.
 
-use isobit_core::Rank;
 use isobit_core::engine::Mismatch;
 use isobit_core::wire::{Collective, Descriptor};
+use isobit_core::{Rank, digest};
 use isobit_sys::os::lists::{LISTS, place};
 use isobit_sys::os::sites::{Announced, SITES_MAX};
 
 use super::Communicator;
 use super::failure::Failure;
 use super::signature::{Amounts, Signature};
+use super::{layout, shapes};
 use crate::link::Link;
 use crate::recorder::{FlightRecorder, OperationRecord};
 use crate::site::Site;
@@ -42,13 +43,15 @@ impl Told {
         shape: &[u64],
     ) {
         self.keep(link, descriptor.shape, shape);
-        if let (Amounts::PerRank(counts), None) = (&signature.amounts, &signature.leaf_map) {
-            self.keep(link, descriptor.layout, counts);
+        if let Amounts::PerRank(counts) = &signature.amounts {
+            let of_counts =
+                if signature.leaf_map.is_none() { descriptor.layout } else { digest::words(counts) };
+            self.keep(link, of_counts, counts);
         }
     }
 
     fn keep(&mut self, link: &Link, digest: u64, numbers: &[u64]) {
-        let listed = &mut self.listed[place(digest)];
+        let listed = &mut self.listed[place(digest, numbers.len())];
         if *listed != digest {
             *listed = digest;
             link.sites().lists().keep(digest, numbers);
@@ -93,9 +96,7 @@ impl Communicator {
         let Failure::Mismatch(mut mismatch) = failure else { return failure };
         let both = match mismatch.field {
             "shape" => self.shapes(&mismatch),
-            "layout" => {
-                self.both(&mismatch, |descriptor| descriptor.layout).map(|both| both.map(counts_text))
-            }
+            "layout" => layout::texts(&mismatch, self.world_size(), self.link.sites().lists()),
             _ => None,
         };
         if let Some([ours, theirs]) = both {
@@ -108,8 +109,7 @@ impl Communicator {
         let shapes = self.both(mismatch, |descriptor| descriptor.shape)?;
         let counts =
             [&mismatch.our_descriptor, &mismatch.their_descriptor].map(|descriptor| descriptor.count);
-        let plausible = |(shape, count): (&Vec<u64>, u64)| is_shape(shape, count, self.world_size());
-        shapes.iter().zip(counts).all(plausible).then(|| shapes.map(shape_text))
+        shapes::texts(&shapes, counts, self.world_size())
     }
 
     /// The lists whose digests two ranks' calls have.
@@ -132,11 +132,7 @@ impl Communicator {
                     mismatch.their_sequence,
                 );
                 let sites = called_at(&[(self.rank(), ours), (mismatch.peer, theirs)]);
-                let Some([ours, theirs]) = self.shapes(mismatch).filter(|_| mismatch.field == "count") else {
-                    return sites;
-                };
-                let (rank, peer) = (mismatch.rank, mismatch.peer);
-                return format!("; the shapes are {ours} on rank {rank} and {theirs} on rank {peer}{sites}");
+                return self.why_counts_differ(mismatch).unwrap_or_default() + &sites;
             }
             Failure::Timeout { awaited, .. } => awaited,
             Failure::Transport(TransportError::PeerLost { rank, .. }) => std::slice::from_ref(rank),
@@ -148,6 +144,18 @@ impl Communicator {
         };
         let last = peers.iter().take(RANKS_MAX).map(|rank| self.last_call(*rank));
         called_at(&[(self.rank(), self.site.name())]) + &last.collect::<String>()
+    }
+
+    /// Counts differ because shapes do, or because they are divided among the ranks in another way.
+    fn why_counts_differ(&self, mismatch: &Mismatch) -> Option<String> {
+        let differ = |both: &[String; 2]| mismatch.field == "count" && both[0] != both[1];
+        let layouts = || layout::texts(mismatch, self.world_size(), self.link.sites().lists());
+        let (what, [ours, theirs]) = match self.shapes(mismatch).filter(differ) {
+            Some(shapes) => ("shapes", shapes),
+            None => ("layouts", layouts().filter(differ)?),
+        };
+        let (rank, peer) = (mismatch.rank, mismatch.peer);
+        Some(format!("; the {what} are {ours} on rank {rank} and {theirs} on rank {peer}"))
     }
 
     /// Where this rank's call was made, as an addition to a message.
@@ -179,30 +187,7 @@ fn called_at(calls: &[(Rank, Option<String>)]) -> String {
     if known.is_empty() { String::new() } else { format!("; called {}", known.join(" and ")) }
 }
 
-/// Whether that many elements, or those of all ranks, can have this shape. For several tensors in one call the
-/// ranks compare a list that is no shape.
-fn is_shape(shape: &[u64], count: u64, world_size: u32) -> bool {
-    let elements = shape.iter().try_fold(1u64, |elements, length| elements.checked_mul(*length));
-    match elements {
-        None => false,
-        Some(0) => count == 0,
-        Some(elements) => count.saturating_mul(world_size.into()).is_multiple_of(elements),
-    }
-}
-
-/// `(20, 10)`, as numpy writes it.
-fn shape_text(shape: Vec<u64>) -> String {
-    match shape[..] {
-        [length] => format!("({length},)"),
-        _ => format!("({})", joined(&shape)),
-    }
-}
-
-/// `[200, 10] elements a rank`.
-fn counts_text(counts: Vec<u64>) -> String {
-    format!("[{}] elements a rank", joined(&counts))
-}
-
-fn joined(numbers: &[u64]) -> String {
+/// `20, 10`.
+pub(super) fn joined(numbers: &[u64]) -> String {
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -1,13 +1,14 @@
 //! The flight recorder: the last operations of a communicator, always on.
 //!
-//! An operation costs two looks at the processor's counter and two short locks that nobody else holds; nothing is
-//! allocated and nothing formatted until somebody asks. What is asked for comes from a shared handle,
-//! so that it can be had while the communicator is busy: that is when it is wanted.
+//! An operation costs two looks at the processor's counter and a few stores; nothing is locked, allocated or
+//! formatted until somebody asks. What is asked for comes from a shared handle, so that it can be had while the
+//! communicator is busy: that is when it is wanted.
 
 mod dump;
 mod registry;
+mod ring;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use isobit_core::Rank;
@@ -16,12 +17,16 @@ use isobit_sys::clock;
 
 use crate::error::ErrorKind;
 use crate::site::Site;
+use ring::Ring;
 
 pub(crate) use dump::dump_if_asked;
 pub use registry::flight_recorders;
 
 /// How many operations a communicator remembers.
 pub const OPERATIONS_KEPT: usize = 256;
+
+/// With the feature `unrecorded`, which is for measuring what this costs and never ships, nothing is noted.
+const IS_ON: bool = !cfg!(feature = "unrecorded");
 
 /// How far an operation has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,7 +88,8 @@ struct Shared {
     owner: Owner,
     process: u32,
     clock: clock::Clock,
-    ring: Mutex<Ring>,
+    /// Times are ticks of the counter here.
+    ring: Ring,
 }
 
 /// Maps the monotonic clock to the time of day, as it was when the communicator was made.
@@ -91,14 +97,6 @@ struct Shared {
 pub(crate) struct Clock {
     start: Instant,
     start_ns: u64,
-}
-
-#[derive(Debug)]
-struct Ring {
-    /// Full from its start; where it is longest, the next operation takes the place of the oldest. Their
-    /// times are ticks of the counter here.
-    records: Vec<OperationRecord>,
-    count: u64,
 }
 
 impl Clock {
@@ -112,88 +110,65 @@ impl Clock {
     }
 }
 
-impl Ring {
-    fn place(number: u64) -> usize {
-        (number % OPERATIONS_KEPT as u64) as usize
-    }
-
-    fn latest(&mut self) -> Option<&mut OperationRecord> {
-        self.records.get_mut(Ring::place(self.count.checked_sub(1)?))
-    }
-
-    /// From the oldest to the latest.
-    fn iter(&self) -> impl DoubleEndedIterator<Item = &OperationRecord> {
-        let (newer, older) = self.records.split_at(match self.records.len() {
-            OPERATIONS_KEPT => Ring::place(self.count),
-            _ => 0,
-        });
-        older.iter().chain(newer)
-    }
-}
-
 impl FlightRecorder {
     pub(crate) fn new(owner: Owner) -> FlightRecorder {
-        let ring = Mutex::new(Ring { records: Vec::with_capacity(OPERATIONS_KEPT), count: 0 });
         let recorder = FlightRecorder(Arc::new(Shared {
             owner,
             process: std::process::id(),
             clock: clock::Clock::start(),
-            ring,
+            ring: Ring::new(),
         }));
         registry::add(&recorder);
         recorder
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        // A record is written whole, so a panic elsewhere spoils nothing.
-        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that an operation begins. The times and the state are filled in.
+    /// Notes that an operation begins; its start is filled in. Only the thread that has the communicator may note.
+    #[inline]
     pub(crate) fn begin(&self, mut record: OperationRecord) {
-        record.start_ns = clock::ticks();
-        let mut ring = self.ring();
-        let place = Ring::place(ring.count);
-        ring.count += 1;
-        match ring.records.get_mut(place) {
-            Some(oldest) => *oldest = record,
-            None => ring.records.push(record),
+        if !IS_ON {
+            return;
         }
+        record.start_ns = clock::ticks();
+        self.0.ring.begin(&record);
     }
 
     /// Notes for whom the operation under way waits.
     pub(crate) fn waits(&self, waited_ns: u64, awaited: Option<Rank>) {
-        if let Some(latest) = self.ring().latest() {
-            (latest.waited_ns, latest.awaited) = (waited_ns, awaited);
+        if !IS_ON {
+            return;
         }
+        self.0.ring.waits(waited_ns, awaited);
     }
 
     /// Notes how the operation under way ended.
+    #[inline]
     pub(crate) fn end(&self, failed: Option<ErrorKind>) {
-        let end_ns = clock::ticks();
-        if let Some(latest) = self.ring().latest() {
-            latest.end_ns = Some(end_ns);
-            latest.state = failed.map_or(OperationState::Completed, OperationState::Failed);
+        if !IS_ON {
+            return;
         }
+        let state = failed.map_or(OperationState::Completed, OperationState::Failed);
+        self.0.ring.end(clock::ticks(), state);
     }
 
     /// What this rank called as collective number `sequence` of `epoch`, if it did so lately.
     pub(crate) fn collective(&self, epoch: u32, sequence: u64) -> Option<Descriptor> {
-        let is_it = |record: &&OperationRecord| {
+        let is_it = |record: &OperationRecord| {
             (record.channel, record.epoch, record.sequence) == (Channel::Collective, epoch, sequence)
         };
-        self.ring().iter().rev().find(is_it).map(|record| record.descriptor)
+        self.0.ring.latest_first().find(is_it).map(|record| record.descriptor)
     }
 
     /// The last operations, the latest at the end.
     pub fn records(&self) -> Vec<OperationRecord> {
         let scale = self.0.clock.scale();
-        let in_ns = |record: &OperationRecord| OperationRecord {
+        let in_ns = |record: OperationRecord| OperationRecord {
             start_ns: scale.ns(record.start_ns),
             end_ns: record.end_ns.map(|end| scale.ns(end)),
-            ..*record
+            ..record
         };
-        self.ring().iter().map(in_ns).collect()
+        let mut records: Vec<_> = self.0.ring.latest_first().map(in_ns).collect();
+        records.reverse();
+        records
     }
 
     /// The rank whose operations these are.
@@ -203,7 +178,7 @@ impl FlightRecorder {
 
     /// How many operations there have been.
     pub fn count(&self) -> u64 {
-        self.ring().count
+        self.0.ring.count()
     }
 }
 
