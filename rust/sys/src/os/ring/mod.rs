@@ -9,6 +9,7 @@
 //! | 0, 64 | tail: bytes ever produced, at 0 after an even message, at 64 after an odd one | producer |
 //! | 8 | resent: 1 + the last message that was sent again | producer |
 //! | 16, 80 | mail: the seal and up to 40 bytes of payload of the latest even, or odd, message | producer |
+//! | 72 | base: where the place of a position is counted from | producer |
 //! | 128 | head: bytes ever given back | consumer |
 //! | 136 | verified: messages ever verified | consumer |
 //! | 144 | wanted: 1 + the last message that is wanted again | consumer |
@@ -16,7 +17,7 @@
 //! | 160 | fetch pace: what one that is fetched takes it, 0 if it can't fetch | consumer |
 //! | 256 | heads, of 128 bytes each, message `n` at place `n % 128` | producer |
 //!
-//! Positions count bytes and never wrap; `position % capacity` is the place. A frame starts at a
+//! Positions count bytes and never wrap; `(position - base) % capacity` is the place. A frame starts at a
 //! multiple of 64 and is contiguous: a 64-byte prefix (kind u32, payload bytes u32, number u64, seal
 //! u64), the payload, and padding to 64. A frame that would not fit before the end is put at the
 //! start, after a prefix of kind `WRAP`. A frame of at most half the capacity therefore fits into an
@@ -27,6 +28,9 @@
 //! under way and lent stays within the ring's size, but no more than its prefix is written. The producer keeps the payload
 //! until it is verified, as that of any message. If it can't (its operation failed), it withdraws the message: a
 //! consumer that reads anything else there finds it damaged, asks for it again, and is told that it is `VOID`.
+//!
+//! A producer that finds the ring empty may go back to its start: it makes its tail the base. So ranks that take
+//! messages as fast as they come use the same few lines again and again, which stay in their caches.
 //!
 //! A head's last 8 bytes are its seal: a checksum of the rest of it, the payload's checksum included. A
 //! consumer that knows what it expects computes the seal itself, and has verified head and payload when
@@ -42,6 +46,8 @@
 //!   lease up to there was dropped; the producer loads it with Acquire, so every read is over
 //!   before a byte is written again. Leases may end in any order; `head` passes the first that is
 //!   still held never.
+//! - The base moves only while `head` is `tail`: both sides own nothing that a place was counted for. It is stored
+//!   before the next tail, and can't move again before what that tail brings has been given back.
 //! - The place of a head is the producer's while its message is verified or not sent: no more than 128
 //!   messages are ever unverified. Else it is the consumer's.
 //! - Mail is words, not data: the consumer may read it while the producer writes the next. What it read
@@ -83,6 +89,7 @@ const CONTROL_BYTES: usize = HEADS + HEADS_KEPT * HEAD_BYTES;
 /// Of even messages; that of odd ones is a line further, and so is their mail.
 const TAIL: usize = 0;
 const RESENT: usize = 8;
+const BASE: usize = 72;
 const MAIL_SEAL: usize = 16;
 const MAIL: usize = 24;
 const MAIL_WORDS: usize = 5;
@@ -105,9 +112,8 @@ const WRAP: u32 = 0x5752_4150;
 const FETCH: u32 = 0x4645_5443;
 const VOID: u32 = 0x564f_4944;
 
-/// The largest payload of which a producer may keep a copy. Copying more costs more than waiting for
-/// the consumer.
-pub const BUFFERED_BYTES_MAX: usize = 4096;
+/// The largest payload of which a producer may keep a copy.
+pub const BUFFERED_BYTES_MAX: usize = 8 * 1024;
 
 /// The smallest payload that is fetched: a call of the kernel costs as much as copying half of it.
 pub const FETCH_BYTES_MIN: usize = 16 * 1024;
@@ -172,9 +178,9 @@ impl Ring {
         self.memory.word(word).store(value, Release);
     }
 
-    /// The place of a position among the data.
-    fn place(&self, position: u64) -> usize {
-        (position % self.capacity as u64) as usize
+    /// The place of a position among the data, which is at the base or after it.
+    fn place(&self, base: u64, position: u64) -> usize {
+        ((position - base) % self.capacity as u64) as usize
     }
 
     /// The data `place..place + len`, to read.
@@ -224,7 +230,7 @@ mod tests;
 #[cfg(all(test, loom))]
 pub(super) fn modelled_words() -> impl Iterator<Item = usize> {
     let in_turn = (0..MAIL_WORDS + 3).flat_map(|word| [TAIL + word * 8, TAIL + ALIGN + word * 8]);
-    [HEAD, VERIFIED, WANTED, RING_PACE, FETCH_PACE].into_iter().chain(in_turn)
+    [BASE, HEAD, VERIFIED, WANTED, RING_PACE, FETCH_PACE].into_iter().chain(in_turn)
 }
 
 /// The seal of message `number` as it stands beside the tail: no other message's is equal, not even of one whose
