@@ -53,9 +53,9 @@ def test_a_table_has_a_line_for_each_algorithm_and_says_what_is_chosen_and_why(
 ) -> None:
     assert main(["plan", "--ranks", "64", "--nodes", "8", "--bytes", "4M"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[3:6]] == ["one-shot", "direct", "butterfly"]
-    assert lines[6].split()[:3] == ["*", "hierarchical", "4"]
-    assert lines[8].startswith("Chosen: hierarchical, because ")
+    assert [line.split()[0] for line in lines[3:7]] == ["one-shot", "star", "direct", "butterfly"]
+    assert lines[7].split()[:3] == ["*", "hierarchical", "4"]
+    assert lines[9].startswith("Chosen: hierarchical, because ")
 
 
 def test_leaves_that_cost_more_are_told_with_what_is_cheaper(capsys: pytest.CaptureFixture[str]) -> None:

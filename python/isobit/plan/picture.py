@@ -23,6 +23,7 @@ COLOURS = {
     "butterfly": "#CC79A7",
     "hierarchical": "#D55E00",
     "tree": "#0072B2",
+    "star": "#E69F00",
     "flat": "#009E73",
     "dissemination": "#D55E00",
 }

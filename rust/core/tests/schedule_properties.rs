@@ -193,6 +193,23 @@ fn the_choice_depends_on_size_and_machines() {
 }
 
 #[test]
+fn ranks_that_share_cores_exchange_small_tensors_over_one_of_them() {
+    let map = LeafMap::one_each(8);
+    let choice = |request: &Request<'_>, cores| {
+        choose(request, &Topology::single_node(8).on_cores(cores), &Limits::default()).unwrap()
+    };
+    let all_reduce = |count| Request::all_reduce(sum(Order::Tree, 8, Dtype::F32), &map, count);
+    let all_gather = |count| Request::all_gather(Dtype::F32, Counts::Same(count));
+    for request in [all_reduce(32_768), all_gather(512), Request::barrier()] {
+        assert_eq!(choice(&request, 7), Algorithm::Star);
+        assert_ne!(choice(&request, 8), Algorithm::Star);
+    }
+    for request in [all_reduce(32_769), all_gather(513)] {
+        assert_eq!(choice(&request, 7), Algorithm::Direct);
+    }
+}
+
+#[test]
 fn what_can_not_be_planned_is_refused_with_the_reason() {
     let topology = Topology::single_node(3);
     let map = LeafMap::one_each(3);

@@ -12,6 +12,8 @@ use crate::{Order, Rank};
 pub enum Algorithm {
     /// Everyone who gets the result receives every contribution and finishes by itself.
     OneShot,
+    /// Everyone sends to rank 0, which sends everyone what comes of it.
+    Star,
     /// Each rank finishes its slice; finished slices are exchanged. For moved data: every pair
     /// exchanges its block, in rotation.
     Direct,
@@ -30,8 +32,9 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// Every algorithm.
-    pub const ALL: [Algorithm; 7] = [
+    pub const ALL: [Algorithm; 8] = [
         Algorithm::OneShot,
+        Algorithm::Star,
         Algorithm::Direct,
         Algorithm::Butterfly,
         Algorithm::Hierarchical,
@@ -44,6 +47,7 @@ impl Algorithm {
     pub const fn name(self) -> &'static str {
         match self {
             Algorithm::OneShot => "one-shot",
+            Algorithm::Star => "star",
             Algorithm::Direct => "direct",
             Algorithm::Butterfly => "butterfly",
             Algorithm::Hierarchical => "hierarchical",
@@ -58,6 +62,9 @@ impl Algorithm {
     pub fn supports(self, collective: Collective, order: Order) -> bool {
         match self {
             Algorithm::OneShot => matches!(collective, Collective::AllReduce | Collective::Reduce),
+            Algorithm::Star => {
+                matches!(collective, Collective::AllReduce | Collective::AllGather | Collective::Barrier)
+            }
             Algorithm::Direct => matches!(
                 collective,
                 Collective::AllReduce
@@ -101,6 +108,15 @@ const BUTTERFLY_RANKS_MIN: u32 = 16;
 const GROUPS_RANKS_MIN: u32 = 64;
 const GROUPS_BYTES_MAX: u64 = 1024;
 
+/// Up to this many bytes a rank, ranks that share cores send all to one of them. None goes on before all have had a
+/// core in turn, whatever the algorithm: what is left to save is work, and that is the number of messages.
+const STAR_BYTES_MAX: u64 = 16 * 1024;
+/// The same where nothing is merged in the middle.
+const STAR_BYTES_MAX_MOVED: u64 = 2 * 1024;
+
+/// The middle of a star.
+pub(super) const STAR_ROOT: Rank = 0;
+
 /// The algorithm for a request. A function of what all ranks know alike, so all choose the same.
 pub fn choose(request: &Request<'_>, topology: &Topology, limits: &Limits) -> Result<Algorithm, PlanError> {
     choose_because(request, topology, limits).map(|(algorithm, _)| algorithm)
@@ -121,8 +137,14 @@ pub fn choose_because(
     // In exact order a machine's sum is wide, many times as long as a leaf: it pays if addends are, too.
     let lightens = merges || matches!(layout.parts(0), [Content::Wide(_)]);
     let many_small = world_size >= GROUPS_RANKS_MIN && bytes / u64::from(world_size) <= GROUPS_BYTES_MAX;
+    let star_bytes_max = if request.contract.is_some() { STAR_BYTES_MAX } else { STAR_BYTES_MAX_MOVED };
     let staged = limits.chunk_bytes.min(limits.window_bytes);
     Ok(match request.collective {
+        Collective::AllReduce | Collective::AllGather | Collective::Barrier
+            if topology.shares_cores() && bytes <= u64::from(world_size) * star_bytes_max =>
+        {
+            (Algorithm::Star, "ranks share cores and the tensor is small, so that the fewest messages pay")
+        }
         Collective::AllReduce
             if merges && world_size >= BUTTERFLY_RANKS_MIN && bytes <= BUTTERFLY_BYTES_MAX =>
         {
@@ -244,6 +266,7 @@ fn build(
     match (collective, algorithm) {
         (Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter, _) => match algorithm {
             Algorithm::OneShot => reduce::one_shot(&ctx, b)?,
+            Algorithm::Star => reduce::star(&ctx, b)?,
             Algorithm::Butterfly => reduce::butterfly(&ctx, b)?,
             Algorithm::Hierarchical => reduce::hierarchical(&ctx, b)?,
             _ => reduce::direct(&ctx, b)?,
@@ -252,8 +275,10 @@ fn build(
         (Collective::Gather, _) => movement::gather(&ctx, b)?,
         (Collective::Scatter, _) => movement::scatter(&ctx, b)?,
         (Collective::AllGather, Algorithm::Hierarchical) => movement::all_gather_hierarchical(&ctx, b)?,
+        (Collective::AllGather, Algorithm::Star) => movement::all_gather_star(&ctx, b)?,
         (Collective::AllGather, _) => movement::all_gather(&ctx, b)?,
         (Collective::AllToAll, _) => movement::all_to_all(&ctx, b)?,
+        (Collective::Barrier, Algorithm::Star) => movement::barrier_star(&ctx, b),
         (Collective::Barrier, _) => movement::barrier(&ctx, b),
         (Collective::PointToPoint, _) => movement::send_recv(&ctx, b)?,
     }

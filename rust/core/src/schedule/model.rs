@@ -178,7 +178,8 @@ pub fn outlook(
     constants: &Constants,
     machine: &Machine,
 ) -> Result<Outlook, PlanError> {
-    let (chosen, reason) = choose_because(request, topology, limits)?;
+    let shared = machine.cores.map(|cores| topology.clone().on_cores(cores));
+    let (chosen, reason) = choose_because(request, shared.as_ref().unwrap_or(topology), limits)?;
     let order = request.contract.map_or(Order::Tree, |contract| contract.order());
     let mut predictions = Vec::new();
     for algorithm in Algorithm::ALL.into_iter().filter(|known| known.supports(request.collective, order)) {

@@ -145,6 +145,7 @@ pub struct Topology {
     machine_of: Vec<u32>,
     machines: Vec<Vec<Rank>>,
     place_of: Vec<u32>,
+    cores: Option<u32>,
 }
 
 impl Topology {
@@ -164,7 +165,8 @@ impl Topology {
     pub fn new(machine_of: Vec<u32>) -> Topology {
         assert!(!machine_of.is_empty(), "a world has at least one rank");
         let mut names: BTreeMap<u32, usize> = BTreeMap::new();
-        let mut topology = Topology { machine_of: Vec::new(), machines: Vec::new(), place_of: Vec::new() };
+        let (machine_of_ranks, machines, place_of) = (Vec::new(), Vec::new(), Vec::new());
+        let mut topology = Topology { machine_of: machine_of_ranks, machines, place_of, cores: None };
         for (rank, name) in (0..).zip(machine_of) {
             let machine = *names.entry(name).or_insert(topology.machines.len());
             if machine == topology.machines.len() {
@@ -175,6 +177,23 @@ impl Topology {
             topology.machines[machine].push(rank);
         }
         topology
+    }
+
+    /// The same on machines that have so many cores each. Else every rank has one.
+    ///
+    /// ```
+    /// use isobit_core::schedule::Topology;
+    /// assert!(!Topology::single_node(4).shares_cores());
+    /// assert!(!Topology::single_node(4).on_cores(4).shares_cores());
+    /// assert!(Topology::single_node(5).on_cores(4).shares_cores());
+    /// ```
+    pub fn on_cores(self, cores: u32) -> Topology {
+        Topology { cores: Some(cores), ..self }
+    }
+
+    /// Whether there is a machine with more ranks than cores.
+    pub fn shares_cores(&self) -> bool {
+        self.cores.is_some_and(|cores| self.machines.iter().any(|ranks| ranks.len() > cores as usize))
     }
 
     /// The number of ranks.

@@ -38,6 +38,7 @@ pub fn steps(request: &Request<'_>, topology: &Topology, algorithm: Algorithm) -
     let apart = |a: Rank, b: Rank| topology.machine_of(a) != topology.machine_of(b);
     match algorithm {
         Algorithm::OneShot | Algorithm::Flat => cross(machines, 1),
+        Algorithm::Star => cross(machines, 2),
         Algorithm::Direct => cross(machines, if reduces { 2 } else { 1 }),
         Algorithm::Butterfly => {
             let excess = world_size - (1 << world_size.ilog2());

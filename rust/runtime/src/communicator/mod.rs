@@ -120,10 +120,12 @@ impl Communicator {
             window_bytes: capabilities.window_bytes as u64,
         };
         let buffered_bytes_max = capabilities.buffered_bytes_max.map(|bytes| bytes as u64);
+        let topology = Topology::single_node(world_size);
+        let topology = capabilities.cores.map_or(topology.clone(), |cores| topology.on_cores(cores));
         Communicator {
             link,
             peers: (0..world_size).map(|_| Peer::default()).collect(),
-            plans: Plans::new(Topology::single_node(world_size), rank, limits, buffered_bytes_max),
+            plans: Plans::new(topology, rank, limits, buffered_bytes_max),
             trace: Trace::open(&owner),
             recorder: FlightRecorder::new(owner),
             site: Site::UNKNOWN,

@@ -5,6 +5,8 @@
 //! there after a few looks is waited for in the ordinary loop, which knows of deadlines, interrupts
 //! and ranks that are in another call.
 
+use std::collections::BTreeSet;
+
 use isobit_core::Rank;
 use isobit_core::engine::Executor;
 use isobit_core::schedule::{Action, Content, Program, Region, StepIndex};
@@ -24,6 +26,9 @@ pub(crate) struct Straight {
     /// The headers of its messages, by step, and the operation that they are of.
     drafts: Vec<Option<Draft>>,
     of: Option<Descriptor>,
+    /// By step: whether it is a send that can go before all else, because it waits for no step and no message
+    /// to the same peer comes before it that does.
+    goes_first: Vec<bool>,
     /// By step: whether the run under way has carried it out.
     pub(super) done: Vec<bool>,
     peers: Vec<Rank>,
@@ -39,7 +44,17 @@ impl Straight {
             .collect();
         peers.sort_unstable();
         peers.dedup();
-        Straight { drafts: Vec::new(), of: None, done: vec![false; program.steps.len()], peers }
+        let mut waits = BTreeSet::new();
+        let goes_first = program.steps.iter().map(|step| match step.action {
+            Action::Send { to, .. } if !step.after.is_empty() => {
+                waits.insert(to);
+                false
+            }
+            Action::Send { to, .. } => !waits.contains(&to),
+            _ => false,
+        });
+        let goes_first = goes_first.collect();
+        Straight { drafts: Vec::new(), of: None, goes_first, done: vec![false; program.steps.len()], peers }
     }
 }
 
@@ -97,7 +112,7 @@ impl Exchange<'_, '_> {
     }
 
     /// Carries out the steps that are not done, in their order, to the first that must wait; only sends
-    /// that wait for no step if `sends`.
+    /// that go before all else if `sends`.
     fn go(&mut self, sends: bool) -> Result<bool, Failure> {
         let program = self.program;
         let mut looks = Looks { left: self.link.looks(), done: 0, asked: false };
@@ -106,7 +121,7 @@ impl Exchange<'_, '_> {
                 continue;
             }
             let goes = match &step.action {
-                Action::Send { to, src, content } if !sends || step.after.is_empty() => {
+                Action::Send { to, src, content } if !sends || self.straight.goes_first[at] => {
                     let header = self.straight.drafts[at].as_ref().expect("a message has a header");
                     let payload = self.executor.read(*src, *content);
                     self.link.try_send_buffered(*to, self.operation.channel, header, payload)?

@@ -37,6 +37,8 @@ pub struct Capabilities {
     /// How many payload bytes of one peer's collectives may be under way or lent at a time, in
     /// messages of the largest size; smaller ones, each with its header, fill it sooner.
     pub window_bytes: usize,
+    /// How many ranks can run at a time, where that is known: every rank of the group says the same.
+    pub cores: Option<u32>,
 }
 
 /// Why a transport can't go on.

@@ -5,11 +5,13 @@ mod direct;
 mod hierarchical;
 mod lanes;
 mod one_shot;
+mod star;
 
 pub(super) use butterfly::butterfly;
 pub(super) use direct::direct;
 pub(super) use hierarchical::hierarchical;
 pub(super) use one_shot::one_shot;
+pub(super) use star::star;
 
 use super::algorithm::Context;
 use super::builder::{Builder, Place, region};

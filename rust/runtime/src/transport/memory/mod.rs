@@ -178,6 +178,7 @@ impl Transport for MemoryTransport {
             payload_bytes_max,
             buffered_bytes_max: None,
             window_bytes: messages * payload_bytes_max,
+            cores: None,
         }
     }
 

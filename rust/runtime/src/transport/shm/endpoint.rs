@@ -27,6 +27,9 @@ const LOOKS: u32 = 1_000;
 /// How often it gives its core away before it sleeps, if not. Others need the core, and the one that is
 /// waited for among them; going to sleep and being woken takes as long as a few dozen turns.
 const YIELDS: u32 = 64;
+/// The largest payload that is copied to be sent buffered, if every rank can have a core: copying more costs more
+/// than waiting for the receiver. If not, waiting costs a turn of all ranks that share the core.
+const COPIED_BYTES_MAX: usize = 4096;
 /// How long the ends of processes may stay unnoticed by a rank that never sleeps.
 const LOOK_AROUND: Duration = Duration::from_millis(1);
 
@@ -51,6 +54,7 @@ pub struct ShmTransport {
     looked_around: Instant,
     /// Whether there is a core for every rank.
     spins: bool,
+    cores: u32,
     tamper: Option<Tamper>,
     /// The process that joined; a forked child must not say goodbye for it.
     process: u32,
@@ -75,7 +79,6 @@ impl ShmTransport {
             }
         }
         let sleeper = Sleeper::new(own, formed.processes).map_err(|error| ("epoll", error))?;
-        let cores = thread::available_parallelism().map_or(1, usize::from);
         let world_size = formed.bells.len();
         Ok(ShmTransport {
             rank,
@@ -90,7 +93,8 @@ impl ShmTransport {
             sleeper,
             ended: vec![false; world_size],
             looked_around: Instant::now(),
-            spins: world_size <= cores,
+            spins: world_size <= formed.welcome.cores as usize,
+            cores: formed.welcome.cores,
             tamper: None,
             process: std::process::id(),
         })
@@ -221,11 +225,13 @@ impl Transport for ShmTransport {
     fn capabilities(&self) -> Capabilities {
         // Less than one frame is lost at the ring's end.
         let frames = (self.capacity / ring::frame_bytes(self.payload_bytes_max) - 1).min(HEADS_KEPT);
+        let buffered_bytes_max = if self.spins { COPIED_BYTES_MAX } else { ring::BUFFERED_BYTES_MAX };
         Capabilities {
             name: "shm",
             payload_bytes_max: self.payload_bytes_max,
-            buffered_bytes_max: Some(self.payload_bytes_max.min(ring::BUFFERED_BYTES_MAX)),
+            buffered_bytes_max: Some(self.payload_bytes_max.min(buffered_bytes_max)),
             window_bytes: frames.max(1) * self.payload_bytes_max,
+            cores: Some(self.cores),
         }
     }
 

@@ -47,6 +47,8 @@ pub(super) struct Welcome {
     pub(super) group: u64,
     pub(super) capacities: [u64; 2],
     pub(super) payload_bytes_max: u32,
+    /// How many ranks can run at a time: what a rank may count for itself, all must take alike.
+    pub(super) cores: u32,
 }
 
 /// Why bytes are no record.
@@ -82,6 +84,7 @@ impl Record {
                 bytes.extend(welcome.group.to_le_bytes());
                 bytes.extend(welcome.capacities.iter().flat_map(|capacity| capacity.to_le_bytes()));
                 bytes.extend(welcome.payload_bytes_max.to_le_bytes());
+                bytes.extend(welcome.cores.to_le_bytes());
             }
             Record::Peer { incarnation, .. } => bytes.extend(incarnation.to_le_bytes()),
             Record::Ready { .. } | Record::Go => {}
@@ -119,6 +122,7 @@ fn decode_body(kind: u8, rank: Rank, mut reader: Reader<'_>) -> Option<Record> {
             group: reader.long()?,
             capacities: [reader.long()?, reader.long()?],
             payload_bytes_max: reader.word()?,
+            cores: reader.word()?,
         }),
         3 => Record::Peer { rank, incarnation: reader.long()? },
         4 => Record::Ready { rank },
@@ -213,7 +217,8 @@ mod tests {
         ];
         let join =
             Join { rank: 7, world_size: 9, incarnation: 1 << 63, patience_ms: 12, host: "h".to_owned() };
-        let welcome = Welcome { group: u64::MAX, capacities: [1 << 20, 4096], payload_bytes_max: 65_536 };
+        let capacities = [1 << 20, 4096];
+        let welcome = Welcome { group: u64::MAX, capacities, payload_bytes_max: 65_536, cores: 6 };
         let mut all = vec![
             Record::Join(join),
             Record::Welcome(welcome),

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::pace::{Pace, UNKNOWN};
 use super::{
-    ALIGN, BUFFERED, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES,
+    ALIGN, BASE, BUFFERED, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES,
     MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, RESENT, RING_PACE, Ring, RingError, TAIL, VERIFIED, WANTED, WITHDRAWN,
     WRAP, Way, damaged, frame_bytes, mailed, payload_bytes_max,
 };
@@ -263,7 +263,12 @@ impl Consumer {
         if tail == self.next {
             return Ok(None);
         }
-        let (mut start, mut place) = (self.next, self.ring.place(self.next));
+        // Loaded after the tail: it is that of the next frame.
+        let base = self.ring.load(BASE);
+        if base > self.next || !base.is_multiple_of(ALIGN as u64) {
+            return Err(damaged("base", format!("{base} where {} at most is possible", self.next)));
+        }
+        let (mut start, mut place) = (self.next, self.ring.place(base, self.next));
         let (mut kind, mut payload_bytes, [mut number, mut seal, mut address]) = self.read_prefix(place);
         if kind == WRAP {
             start += (capacity - place) as u64;

@@ -9,15 +9,16 @@
 //! | 0, 64 | tail: bytes ever produced, at 0 after an even message, at 64 after an odd one | producer |
 //! | 8 | resent: 1 + the last message that was sent again | producer |
 //! | 16, 80 | mail: the seal and up to 40 bytes of payload of the latest even, or odd, message | producer |
-//! | 72 | withdrawn: how many messages had been sent when the producer gave up what was not verified | producer |
+//! | 72 | base: where the place of a position is counted from | producer |
 //! | 128 | head: bytes ever given back | consumer |
 //! | 136 | verified: messages ever verified | consumer |
 //! | 144 | wanted: 1 + the last message that is wanted again | consumer |
 //! | 152 | ring pace: what a payload that lies in the ring takes the consumer, 0 if not known | consumer |
 //! | 160 | fetch pace: what one that is fetched takes it, 0 if it can't fetch | consumer |
+//! | 192 | withdrawn: how many messages had been sent when the producer gave up what was not verified | producer |
 //! | 256 | heads, of 128 bytes each, message `n` at place `n % 128` | producer |
 //!
-//! Positions count bytes and never wrap; `position % capacity` is the place. A frame starts at a
+//! Positions count bytes and never wrap; `(position - base) % capacity` is the place. A frame starts at a
 //! multiple of 64 and is contiguous: a 64-byte prefix (kind u32, payload bytes u32, number u64, seal
 //! u64), the payload, and padding to 64. A frame that would not fit before the end is put at the
 //! start, after a prefix of kind `WRAP`. A frame of at most half the capacity therefore fits into an
@@ -29,6 +30,9 @@
 //! until it is verified, as that of any message. If it can't (its operation failed), it says so in `withdrawn`
 //! before the payload may change: a consumer that finds a message damaged looks there, and passes over one that is
 //! withdrawn. Messages of kind `BUFFERED` never are, for the producer has copies.
+//!
+//! A producer that finds the ring empty may go back to its start: it makes its tail the base. So ranks that take
+//! messages as fast as they come use the same few lines again and again, which stay in their caches.
 //!
 //! A head's last 8 bytes are its seal: a checksum of the rest of it, the payload's checksum included. A
 //! consumer that knows what it expects computes the seal itself, and has verified head and payload when
@@ -44,6 +48,8 @@
 //!   lease up to there was dropped; the producer loads it with Acquire, so every read is over
 //!   before a byte is written again. Leases may end in any order; `head` passes the first that is
 //!   still held never.
+//! - The base moves only while `head` is `tail`: both sides own nothing that a place was counted for. It is stored
+//!   before the next tail, and can't move again before what that tail brings has been given back.
 //! - The place of a head is the producer's while its message is verified or not sent: no more than 128
 //!   messages are ever unverified. Else it is the consumer's.
 //! - Mail is words, not data: the consumer may read it while the producer writes the next. What it read
@@ -85,7 +91,7 @@ const CONTROL_BYTES: usize = HEADS + HEADS_KEPT * HEAD_BYTES;
 /// Of even messages; that of odd ones is a line further, and so is their mail.
 const TAIL: usize = 0;
 const RESENT: usize = 8;
-const WITHDRAWN: usize = 72;
+const BASE: usize = 72;
 const MAIL_SEAL: usize = 16;
 const MAIL: usize = 24;
 const MAIL_WORDS: usize = 5;
@@ -93,6 +99,7 @@ const MAIL_BYTES: usize = MAIL_WORDS * 8;
 const HEAD: usize = 128;
 const VERIFIED: usize = 136;
 const WANTED: usize = 144;
+const WITHDRAWN: usize = 192;
 const RING_PACE: usize = 152;
 const FETCH_PACE: usize = 160;
 const HEADS: usize = 256;
@@ -108,9 +115,8 @@ const WRAP: u32 = 0x5752_4150;
 const FETCH: u32 = 0x4645_5443;
 const BUFFERED: u32 = 0x4255_4646;
 
-/// The largest payload of which a producer may keep a copy. Copying more costs more than waiting for
-/// the consumer.
-pub const BUFFERED_BYTES_MAX: usize = 4096;
+/// The largest payload of which a producer may keep a copy.
+pub const BUFFERED_BYTES_MAX: usize = 8 * 1024;
 
 /// The smallest payload that is fetched: a call of the kernel costs as much as copying half of it.
 pub const FETCH_BYTES_MIN: usize = 16 * 1024;
@@ -175,9 +181,9 @@ impl Ring {
         self.memory.word(word).store(value, Release);
     }
 
-    /// The place of a position among the data.
-    fn place(&self, position: u64) -> usize {
-        (position % self.capacity as u64) as usize
+    /// The place of a position among the data, which is at the base or after it.
+    fn place(&self, base: u64, position: u64) -> usize {
+        ((position - base) % self.capacity as u64) as usize
     }
 
     /// The data `place..place + len`, to read.
@@ -227,7 +233,7 @@ mod tests;
 #[cfg(all(test, loom))]
 pub(super) fn modelled_words() -> impl Iterator<Item = usize> {
     let in_turn = (0..MAIL_WORDS + 3).flat_map(|word| [TAIL + word * 8, TAIL + ALIGN + word * 8]);
-    [HEAD, VERIFIED, WANTED, RING_PACE, FETCH_PACE, WITHDRAWN].into_iter().chain(in_turn)
+    [BASE, HEAD, VERIFIED, WANTED, RING_PACE, FETCH_PACE, WITHDRAWN].into_iter().chain(in_turn)
 }
 
 /// The seal of message `number` as it stands beside the tail: no other message's is equal, not even of one whose

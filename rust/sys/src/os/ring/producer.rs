@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
 use super::pace::Pace;
 use super::{
-    ALIGN, BUFFERED, BUFFERED_BYTES_MAX, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES,
+    ALIGN, BASE, BUFFERED, BUFFERED_BYTES_MAX, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES,
     HEADS_KEPT, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, PREFIX_BYTES, RESENT, RING_PACE, Ring,
     RingError, TAIL, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, mailed, payload_bytes_max,
     seal_of,
@@ -19,6 +19,9 @@ use crate::{ReadSpan, WriteSpan};
 /// The side that sends.
 pub struct Producer {
     pub(super) ring: Ring,
+    base: u64,
+    /// Where the latest run of small messages began.
+    run: u64,
     tail: u64,
     /// The last `head` seen.
     head: u64,
@@ -60,6 +63,10 @@ enum From {
 /// How many bytes of copies a producer keeps.
 const COPIES_BYTES_MAX: usize = 64 * 1024;
 
+/// After so many bytes of small messages a producer goes back to the start of a ring that is empty: what each of many
+/// rings takes of a core's cache.
+const WARM_BYTES: u64 = if cfg!(all(test, loom)) { ALIGN as u64 } else { 8 * 1024 };
+
 /// From how many messages on that nobody asked about the producer looks which are verified.
 const KEPT_MANY: usize = 32;
 
@@ -79,6 +86,8 @@ impl Producer {
         let (kept, copies) = (VecDeque::new(), VecDeque::new());
         Producer {
             ring,
+            base: 0,
+            run: 0,
             tail: 0,
             head: 0,
             verified: 0,
@@ -122,7 +131,7 @@ impl Producer {
     ) -> Result<Option<u64>, RingError> {
         assert!(payload.len() <= BUFFERED_BYTES_MAX, "a payload that may be copied");
         let fits = |copies: &VecDeque<u8>| copies.len() + HEAD_BYTES + payload.len() <= COPIES_BYTES_MAX;
-        if self.kept.len() >= KEPT_MANY || !fits(&self.copies) {
+        if self.kept.len() >= KEPT_MANY || self.copies.len() as u64 >= WARM_BYTES || !fits(&self.copies) {
             self.verified()?;
         }
         if fits(&self.copies) { self.push(payload, head, Way::Ring, From::Copies) } else { Ok(None) }
@@ -138,7 +147,11 @@ impl Producer {
         let capacity = self.ring.capacity;
         assert!(payload.len() <= payload_bytes_max(capacity), "a payload that always fits");
         let frame = frame_bytes(payload.len());
-        let place = self.ring.place(self.tail);
+        let is_small = frame <= frame_bytes(BUFFERED_BYTES_MAX);
+        if is_small {
+            self.rewind()?;
+        }
+        let place = self.ring.place(self.base, self.tail);
         let wraps = frame > capacity - place;
         let needed = if wraps { capacity - place + frame } else { frame };
         let kept = |ring: &Producer| ring.kept.len() < HEADS_KEPT;
@@ -164,6 +177,9 @@ impl Producer {
         }
         self.write_mail(place, self.sent, payload.len(), seal_of(&head));
         self.tail += needed as u64;
+        if !is_small {
+            self.run = self.tail;
+        }
         self.ring.in_turn(TAIL, self.sent).store(self.tail, Release);
         self.sent += 1;
         Ok(Some(self.sent - 1))
@@ -271,6 +287,17 @@ impl Producer {
         self.write_frame(kept.place, number, payload, kept.kind, head);
         self.resent = number + 1;
         self.ring.store(RESENT, self.resent);
+        Ok(())
+    }
+
+    /// Goes back to the start of the ring after a run of small messages, if nothing is left in it. Not for large
+    /// ones: their lines would have to be taken out of the consumer's cache, which is slower than to get others from
+    /// the cache that both share.
+    fn rewind(&mut self) -> Result<(), RingError> {
+        if self.tail - self.run >= WARM_BYTES && self.has_room(self.ring.capacity)? {
+            (self.base, self.run) = (self.tail, self.tail);
+            self.ring.store(BASE, self.base);
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Tests of the ring over heap memory: two threads, and sides that break the protocol.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
@@ -252,5 +252,39 @@ fn hostile_frames_are_errors() {
         producer.write(at, &value.to_le_bytes());
         let error = consumer.try_pop(check).unwrap_err();
         assert_eq!(error.what, "frame", "{value} at {at}");
+    }
+}
+
+#[test]
+fn a_ring_that_is_empty_starts_anew_and_loses_no_room() {
+    let (mut fresh, _) = pair(64 * 1024);
+    let (mut producer, mut consumer) = pair(64 * 1024);
+    let (mut bases, mut bytes) = (BTreeSet::new(), 0);
+    for number in 0..100 {
+        push(&mut producer, &payload(number)).unwrap();
+        assert_eq!(pop(&mut consumer).unwrap().payload().to_vec(), payload(number));
+        bytes += frame_bytes(payload(number).len()) as u64;
+        let base = consumer.ring.load(BASE);
+        assert!(bytes - base < 10 * 1024, "message {number} is far from the start");
+        bases.insert(base);
+    }
+    assert!(bases.len() > 3, "it never started anew");
+    let room = |producer: &mut Producer| (0..).take_while(|_| push(producer, &[5; 1000]).is_some()).count();
+    push(&mut producer, &payload(100)).unwrap();
+    let (held, base) = (pop(&mut consumer).unwrap(), consumer.ring.load(BASE));
+    // As much fits as into one that never started anew, but for what is lost before the end.
+    push(&mut fresh, &payload(100)).unwrap();
+    assert!(room(&mut producer) + 1 >= room(&mut fresh));
+    assert_eq!(consumer.ring.load(BASE), base, "not while something is in it");
+    drop(held);
+}
+
+#[test]
+fn a_base_that_can_not_be_is_an_error() {
+    for base in [64, 1 << 40, 7] {
+        let (mut producer, mut consumer) = pair(4096);
+        push(&mut producer, b"a message").unwrap();
+        consumer.ring.store(BASE, base);
+        assert_eq!(consumer.try_pop(check).unwrap_err().what, "base");
     }
 }

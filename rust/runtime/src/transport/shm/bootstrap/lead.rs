@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
@@ -196,6 +197,7 @@ impl<'a, 'p> Leader<'a, 'p> {
             group: os::random().map_err(|e| system("getting a random number", &e, config))?,
             capacities: options.capacities.map(|capacity| capacity as u64),
             payload_bytes_max: options.payload_bytes_max as u32,
+            cores: thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
         };
         let layout = Layout { world_size: config.world_size, capacities: options.capacities };
         let memory = segment::create(layout).map_err(|e| segment_error(e, config))?;
