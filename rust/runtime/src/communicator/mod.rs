@@ -359,7 +359,7 @@ impl Communicator {
         let waited = exchange.waited();
         let result = result.map_err(|failure| {
             let (is_final, told) = (failure.is_final(), matches!(failure, Failure::Broken(_)));
-            let failure = self.spelled_out(failure);
+            let failure = self.spelled_out(failure, &operation);
             let whereabouts = self.whereabouts(&failure);
             let mut error = failure.at(self.place(Some((&descriptor, sequence))));
             error.message += &whereabouts;

@@ -4,13 +4,14 @@
 //! is asked and nobody is waited for here, and a stopped or dead rank's last call is known as well.
 
 use isobit_core::engine::Mismatch;
-use isobit_core::wire::{Collective, Descriptor};
+use isobit_core::wire::{Channel, Collective, Descriptor};
 use isobit_core::{Rank, digest};
 use isobit_sys::os::lists::{LISTS, place};
 use isobit_sys::os::sites::{Announced, SITES_MAX};
 
 use super::Communicator;
 use super::failure::Failure;
+use super::operation::Operation;
 use super::signature::{Amounts, Signature};
 use super::{layout, shapes};
 use crate::link::Link;
@@ -91,9 +92,16 @@ impl Communicator {
         self.recorder.clone()
     }
 
-    /// Has a mismatch say the shapes or counts themselves, as far as the two ranks left them to be read.
-    pub(super) fn spelled_out(&self, failure: Failure) -> Failure {
-        let Failure::Mismatch(mut mismatch) = failure else { return failure };
+    /// Has a mismatch say the shapes or counts themselves, as far as the two ranks left them to be read, and a timeout
+    /// name those who are late.
+    pub(super) fn spelled_out(&self, failure: Failure, operation: &Operation) -> Failure {
+        let mut mismatch = match failure {
+            Failure::Mismatch(mismatch) => mismatch,
+            Failure::Timeout { seconds, awaited } => {
+                return Failure::Timeout { seconds, awaited: self.late(operation).unwrap_or(awaited) };
+            }
+            other => return other,
+        };
         let both = match mismatch.field {
             "shape" => self.shapes(&mismatch),
             "layout" => layout::texts(&mismatch, self.world_size(), self.link.sites().lists()),
@@ -103,6 +111,15 @@ impl Communicator {
             (mismatch.ours, mismatch.theirs) = (ours, theirs);
         }
         Failure::Mismatch(mismatch)
+    }
+
+    /// The ranks that have not made a collective's call, if there are such: who has may himself wait for them.
+    fn late(&self, operation: &Operation) -> Option<Vec<Rank>> {
+        let Operation { channel, sequence, .. } = *operation;
+        let call = Announced { epoch: self.epoch, peer: None, sequence, site: 0, done: false };
+        let is_late = |rank: &Rank| *rank != self.rank() && !self.link.sites().has_announced(*rank, &call);
+        let late: Vec<Rank> = (0..self.world_size()).filter(is_late).collect();
+        (channel == Channel::Collective && !late.is_empty()).then_some(late)
     }
 
     fn shapes(&self, mismatch: &Mismatch) -> Option<[String; 2]> {

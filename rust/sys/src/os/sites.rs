@@ -145,6 +145,11 @@ impl Sites {
         self.name_of(rank, found.site)
     }
 
+    /// Whether a call is one of the latest that a rank announced.
+    pub fn has_announced(&self, rank: u32, call: &Announced) -> bool {
+        self.recent(rank).any(|recent| recent.is_call(call))
+    }
+
     /// The name that a rank gave to a site.
     pub fn name_of(&self, rank: u32, site: u16) -> Option<String> {
         if site == 0 || site > SITES_MAX {

@@ -162,9 +162,10 @@ impl Consumer {
                 self.fetch(address, out);
                 checksum::of(out.into())
             }
-            // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
             At::Here => {
-                copy(unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) }, out)
+                // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
+                let payload = unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) };
+                copy(payload, out)
             }
         };
         self.took(&found, start);
@@ -203,11 +204,11 @@ impl Consumer {
                 let sum = checksum::of(ReadSpan::from(&bytes[..]));
                 (Some(bytes), sum)
             }
-            // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
-            At::Here => (
-                None,
-                checksum::of(unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) }),
-            ),
+            At::Here => {
+                // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
+                let payload = unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) };
+                (None, checksum::of(payload))
+            }
         };
         self.took(found, start);
         looked
