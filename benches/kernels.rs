@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use isobit_core::schedule::Content;
 use isobit_core::{Contract, ContractSpec, Dtype, Order, ReduceOp};
-use isobit_sys::{Input, Kernels};
+use isobit_sys::{Input, Kernels, ReadSpan};
 
 /// A measured loop and the bytes it moves.
 struct Candidate<'a> {
@@ -137,6 +137,17 @@ fn reductions(kernels: &Kernels, where_: &str, len: usize, rounds: usize, repeat
 fn copies(kernels: &Kernels, where_: &str, bytes: usize, rounds: usize, repeat: usize) {
     let source = vec![7u8; bytes];
     let (mut a, mut b, mut c) = (vec![0u8; bytes], vec![0u8; bytes], vec![0u8; bytes / 2]);
+    let other = vec![7u8; bytes];
+    let [mut sum, mut summed, mut sum_after, mut means] =
+        [const { Vec::new() }; 4].map(|_: Vec<u8>| vec![0u8; bytes]);
+    let leaves = [Content::Leaf(0), Content::Leaf(1)];
+    let prepare = |op| {
+        let contract =
+            Contract::new(ContractSpec::new(op, Order::Tree, 2, Dtype::F32)).expect("a sum of floats");
+        kernels.prepare(&contract, &leaves, Content::Result).expect("two leaves")
+    };
+    let (add, mean) = (prepare(ReduceOp::Sum), prepare(ReduceOp::Mean));
+    let inputs: [ReadSpan; 2] = [source.as_slice().into(), other.as_slice().into()];
     let candidates = vec![
         Candidate::new("memcpy", 2 * bytes, || a.copy_from_slice(black_box(&source))),
         Candidate::new("copy with checksum", 2 * bytes, || {
@@ -147,6 +158,19 @@ fn copies(kernels: &Kernels, where_: &str, bytes: usize, rounds: usize, repeat: 
         }),
         Candidate::new("xxhash-rust alone", bytes, || {
             black_box(xxhash_rust::xxh3::xxh3_64(black_box(&source)));
+        }),
+        Candidate::new("f32 2-way sum", 3 * bytes, || {
+            add.run(&inputs, sum.as_mut_slice().into()).expect("inputs tile");
+        }),
+        Candidate::new("checksum, then f32 2-way sum", 3 * bytes, || {
+            black_box(kernels.checksum(inputs[0]));
+            add.run(&inputs, sum_after.as_mut_slice().into()).expect("inputs tile");
+        }),
+        Candidate::new("f32 2-way sum with checksum", 3 * bytes, || {
+            black_box(add.run_summed(&inputs, 0, summed.as_mut_slice().into()).expect("inputs tile"));
+        }),
+        Candidate::new("f32 2-way mean with checksum", 3 * bytes, || {
+            black_box(mean.run_summed(&inputs, 0, means.as_mut_slice().into()).expect("inputs tile"));
         }),
         Candidate::new("f32 to bf16", bytes + bytes / 2, || {
             kernels.convert(Dtype::F32, Dtype::Bf16, source.as_slice().into(), c.as_mut_slice().into());
@@ -167,5 +191,7 @@ fn main() {
     reductions(kernels, "from DRAM", 16 << 20, 15, 1);
     reductions(kernels, "from the second-level cache", 4 << 10, 101, 20);
     copies(kernels, "from DRAM", 128 << 20, 15, 1);
+    copies(kernels, "from the third-level cache", 4 << 20, 51, 2);
     copies(kernels, "one message", 64 << 10, 101, 50);
+    copies(kernels, "from the first-level cache", 4 << 10, 101, 500);
 }

@@ -258,6 +258,40 @@ fn lane(engine: &Engine, effect: Effect) -> Option<(bool, u32, StepIndex)> {
     }
 }
 
+#[test]
+fn a_reduction_that_waits_for_one_message_alone_can_be_carried_out_with_it() {
+    let region = |buf| Region { buf, start: 0, len: 1 };
+    let (part, view) = (region(Buf::Part(0)), region(Buf::View(0)));
+    let inputs = [part, view].map(|region| Operand { region, content: Content::Leaf(0) }).to_vec();
+    let steps = vec![
+        Step { action: Action::Send { to: 1, src: part, content: Content::Leaf(0) }, after: vec![] },
+        Step { action: Action::Recv { from: 1, dst: view, content: Content::Leaf(1) }, after: vec![] },
+        Step {
+            action: Action::Reduce { inputs, target: Content::Result, out: region(Buf::Out) },
+            after: vec![0, 1],
+        },
+    ];
+    let mut engine = Engine::new(Arc::new(Program { steps, views: 1, slot_bytes: Vec::new() }));
+    let start = |engine: &mut Engine| (engine.poll(), engine.poll(), engine.poll());
+    let both = (Some(Effect::Send(0)), Some(Effect::Recv(1)), None);
+
+    assert_eq!(start(&mut engine), both);
+    assert_eq!(engine.reduction_at(1), None, "it would overwrite what is being sent");
+    engine.on_event(Event::Completed(0));
+    assert_eq!(engine.reduction_at(1), Some(2));
+    engine.reduced(1, 2);
+    assert_eq!((engine.poll(), engine.poll()), (Some(Effect::Release(0)), None));
+    assert!(engine.is_finished());
+
+    engine.reset(true);
+    assert_eq!(start(&mut engine), both);
+    assert_eq!(engine.reduction_at(1), Some(2), "the result is elsewhere");
+    engine.reduced(1, 2);
+    assert_eq!((engine.poll(), engine.is_finished()), (Some(Effect::Release(0)), false));
+    engine.on_event(Event::Completed(0));
+    assert!(engine.is_finished());
+}
+
 proptest! {
     #[test]
     fn every_program_ends_whatever_the_order_of_completions(
@@ -270,7 +304,7 @@ proptest! {
             let passed = started[..position].iter().any(|&(s, p, other)| (s, p) == (sends, peer) && other > step);
             prop_assert!(!passed, "out of order: {:?}", started);
         }
-        engine.reset();
+        engine.reset(false);
         prop_assert_eq!(run(&mut engine, &picks)?, log, "a second run is like the first");
     }
 }

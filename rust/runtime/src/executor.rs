@@ -3,6 +3,7 @@
 use isobit_core::engine::Executor;
 use isobit_core::schedule::{Buf, Content, Operand, Region};
 use isobit_core::{Contract, Dtype, law};
+use isobit_sys::os::checksum;
 use isobit_sys::{KernelError, Kernels, Memory, Prepared, ReadSpan, WriteSpan};
 
 use crate::link::{LinkExpected, LinkFrame};
@@ -55,8 +56,25 @@ impl Kept {
     }
 }
 
+/// The operands of a reduction, what they become, and where.
+pub(crate) type Reducing<'a> = (&'a [Operand], Content, Region);
+
 /// How many operands of a reduction go without an allocation.
 const FEW: usize = 8;
+
+/// Calls `run` with so many spans.
+fn with_spans<'s, T>(
+    count: usize,
+    span: impl Fn(usize) -> ReadSpan<'s>,
+    run: impl FnOnce(&[ReadSpan<'s>]) -> T,
+) -> T {
+    if count > FEW {
+        return run(&(0..count).map(span).collect::<Vec<_>>());
+    }
+    let mut spans = [ReadSpan::from(&[][..]); FEW];
+    spans[..count].iter_mut().enumerate().for_each(|(index, at)| *at = span(index));
+    run(&spans[..count])
+}
 
 impl<'a> CpuExecutor<'a> {
     pub(crate) fn new(
@@ -109,6 +127,35 @@ impl<'a> CpuExecutor<'a> {
         whole.slice(start, len)
     }
 
+    /// Whether the result shares no memory with what this rank contributes.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.parts.iter().all(|part| part.is_disjoint(self.out))
+    }
+
+    /// Whether a reduction leaves its operands as they are, but for one that is a message: if that is damaged, the
+    /// others are needed again.
+    pub(crate) fn keeps_operands(&self, (inputs, target, out): Reducing<'_>, message: usize) -> bool {
+        let out = self.write(out, target);
+        let is_kept = |input: &Operand| self.read(input.region, input.content).is_disjoint(out);
+        inputs.iter().enumerate().all(|(index, input)| index == message || is_kept(input))
+    }
+
+    /// Reduces as `reduce` does, where one operand is a message that no view has yet; gives its checksum.
+    pub(crate) fn reduce_message(
+        &mut self,
+        (inputs, target, out): Reducing<'_>,
+        message: usize,
+        payload: ReadSpan<'_>,
+    ) -> Result<u64, KernelError> {
+        let place = self.reduction(inputs, target)?;
+        let (prepared, out) = (&self.kept.reductions[place], self.write(out, target));
+        let span = |index: usize| match &inputs[index] {
+            _ if index == message => payload,
+            input => self.read(input.region, input.content),
+        };
+        with_spans(inputs.len(), span, |spans| checksum::reduce(prepared, spans, message, out))
+    }
+
     /// Whether what is moved into the result goes past the caches.
     pub(crate) fn streams(&self) -> bool {
         self.kept.streams
@@ -155,14 +202,9 @@ impl Executor for CpuExecutor<'_> {
 
     fn reduce(&mut self, inputs: &[Operand], target: Content, out: Region) -> Result<(), KernelError> {
         let place = self.reduction(inputs, target)?;
-        let span = |operand: &Operand| self.read(operand.region, operand.content);
+        let span = |index: usize| self.read(inputs[index].region, inputs[index].content);
         let (prepared, out) = (&self.kept.reductions[place], self.write(out, target));
-        if inputs.len() > FEW {
-            return prepared.run(&inputs.iter().map(span).collect::<Vec<_>>(), out);
-        }
-        let mut spans = [ReadSpan::from(&[][..]); FEW];
-        spans.iter_mut().zip(inputs).for_each(|(at, operand)| *at = span(operand));
-        prepared.run(&spans[..inputs.len()], out)
+        with_spans(inputs.len(), span, |spans| prepared.run(spans, out))
     }
 
     fn copy(&mut self, src: Region, dst: Region, content: Content) -> Result<(), KernelError> {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
+use isobit_sys::os::ring::Look;
 use isobit_sys::os::sites::Sites;
 use isobit_sys::{ReadSpan, WriteSpan};
 
@@ -142,15 +143,15 @@ impl Transport for Link {
         })
     }
 
-    fn try_recv_into(
+    fn try_recv_read(
         &mut self,
         from: Rank,
         channel: Channel,
         expected: &Draft,
-        out: WriteSpan<'_>,
-        streams: bool,
-    ) -> Result<bool, TransportError> {
-        each!(self, link => link.try_recv_into(from, channel, expected, out, streams))
+        place: Option<WriteSpan<'_>>,
+        read: &mut dyn FnMut(ReadSpan<'_>) -> u64,
+    ) -> Result<Look, TransportError> {
+        each!(self, link => link.try_recv_read(from, channel, expected, place, read))
     }
 
     fn ring(&self, peer: Rank) {

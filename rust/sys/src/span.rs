@@ -70,6 +70,12 @@ impl<'a> ReadSpan<'a> {
 }
 
 impl ReadSpan<'_> {
+    /// Whether it shares no byte with the other.
+    pub fn is_disjoint(self, other: WriteSpan<'_>) -> bool {
+        let (a, b) = (self.start.addr().get(), other.start.addr().get());
+        a + self.len <= b || b + other.len <= a
+    }
+
     /// Appends a copy of the bytes.
     pub(crate) fn append_to(self, bytes: &mut VecDeque<u8>) {
         // SAFETY: the span's bytes are readable, no other thread writes to them, and this one only

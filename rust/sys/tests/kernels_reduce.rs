@@ -4,8 +4,9 @@
 use isobit_core::law::{LeafSet, Node, cover, element_bytes, exact, fold};
 use isobit_core::schedule::Content;
 use isobit_core::{Contract, ContractSpec, Dtype, Order, ReduceOp};
-use isobit_sys::{Input, KernelError, Kernels, WriteSpan};
+use isobit_sys::{Input, KernelError, Kernels, ReadSpan, WriteSpan};
 use proptest::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A small generator, so that a seed is the whole case.
 struct Rng(u64);
@@ -143,6 +144,7 @@ fn hex(bytes: &[u8], size: usize) -> Vec<String> {
 fn check(contract: &Contract, inputs: &[(Content, Vec<u8>)], target: Content) {
     let slices: Vec<(Content, &[u8])> =
         inputs.iter().map(|(content, bytes)| (*content, bytes.as_slice())).collect();
+    let contents: Vec<Content> = inputs.iter().map(|(content, _)| *content).collect();
     let expected = fold(contract, &slices, target);
     let size = element_bytes(target, Some(contract), contract.dtype_in());
     let compare = |name: &str, how: &str, found: &[u8]| {
@@ -184,6 +186,13 @@ fn check(contract: &Contract, inputs: &[(Content, Vec<u8>)], target: Content) {
                 if shift == 0 { "aligned" } else { "unaligned" },
                 &out[shift..shift + expected.len()],
             );
+            let spans: Vec<ReadSpan> = operands.iter().map(|operand| operand.span).collect();
+            let prepared = kernels.prepare(contract, &contents, target).unwrap();
+            let summed = spans.len() * shift / 2;
+            out[shift..shift + expected.len()].fill(0xa5);
+            let sum = prepared.run_summed(&spans, summed, (&mut out[shift..shift + expected.len()]).into());
+            assert_eq!(sum.unwrap(), xxh3_64(&inputs[summed].1), "{}: {contract}", kernels.name());
+            compare(kernels.name(), "with a checksum", &out[shift..shift + expected.len()]);
             assert!(
                 out[..shift].iter().chain(&out[shift + expected.len()..]).all(|byte| *byte == 0xa5),
                 "wrote outside"
@@ -204,7 +213,14 @@ fn check(contract: &Contract, inputs: &[(Content, Vec<u8>)], target: Content) {
                 })
                 .collect();
             kernels.reduce(contract, &operands, target, out).unwrap();
-            compare(kernels.name(), &format!("in place of input {place}"), &shared);
+            compare(kernels.name(), &format!("in place of input {place}"), &out.to_vec());
+            let Some(summed) = (0..inputs.len()).find(|input| *input != place) else { continue };
+            kernels.copy(inputs[place].1.as_slice().into(), out);
+            let spans: Vec<ReadSpan> = operands.iter().map(|operand| operand.span).collect();
+            let prepared = kernels.prepare(contract, &contents, target).unwrap();
+            let sum = prepared.run_summed(&spans, summed, out).unwrap();
+            assert_eq!(sum, xxh3_64(&inputs[summed].1), "{}: {contract}", kernels.name());
+            compare(kernels.name(), &format!("with a checksum, in place of input {place}"), &out.to_vec());
         }
     }
 }
@@ -272,6 +288,19 @@ fn blocks_and_their_remainders_give_the_laws_bits() {
             continue;
         }
         sweep(3, len, Values::Spread, len as u64);
+    }
+}
+
+#[test]
+fn whole_messages_give_the_laws_bits_and_their_checksum() {
+    let mut rng = Rng(5);
+    for (op, leaves) in [(ReduceOp::Sum, 2), (ReduceOp::Mean, 2), (ReduceOp::Sum, 3)] {
+        let contract = Contract::new(ContractSpec::new(op, Order::Tree, leaves, Dtype::F32)).unwrap();
+        for len in [61, 256, 257, 4096, 16_383, 16_384] {
+            let leaf = |leaf| (Content::Leaf(leaf), tensor(Dtype::F32, len, Values::Special, &mut rng));
+            let inputs: Vec<_> = (0..leaves).map(leaf).collect();
+            check(&contract, &inputs, Content::Result);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::wiring::{Kind, NONE, Wiring};
 use crate::Rank;
-use crate::schedule::{Action, Program, Step, StepIndex};
+use crate::schedule::{Action, Buf, Program, Region, Step, StepIndex};
 
 /// What the caller is to do next.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -70,6 +70,8 @@ pub struct Engine {
     readers: Vec<u32>,
     /// Steps not yet complete.
     left: u32,
+    /// Whether no `Reduce` waits for a part to be sent, because the result shares no memory with it.
+    is_apart: bool,
     /// Messages to start and views to release.
     messages: VecDeque<Effect>,
     /// Reductions and copies to carry out.
@@ -89,27 +91,30 @@ impl Engine {
             pending: vec![0; steps],
             readers: wiring.readers.clone(),
             left: 0,
+            is_apart: false,
             messages: VecDeque::with_capacity(steps + wiring.readers.len()),
             work: VecDeque::with_capacity(steps),
             program,
             wiring,
         };
-        engine.reset();
+        engine.reset(false);
         engine
     }
 
-    /// Back to the start of the same program, without allocating.
-    pub fn reset(&mut self) {
+    /// Back to the start of the same program, without allocating. `is_apart` says that the result shares no
+    /// memory with any part: a `Reduce` to it need not wait until the parts are sent.
+    pub fn reset(&mut self, is_apart: bool) {
+        self.is_apart = is_apart;
         self.messages.clear();
         self.work.clear();
         self.states.fill(State::Waiting);
         self.readers.copy_from_slice(&self.wiring.readers);
         self.left = StepIndex::try_from(self.states.len()).expect("the wiring has counted the steps");
         for (pending, wire) in self.pending.iter_mut().zip(&self.wiring.wires) {
-            *pending = wire.pending;
+            *pending = wire.pending - if is_apart { wire.part_sends } else { 0 };
         }
         for step in 0..self.left {
-            if self.wiring.wires[step as usize].pending == 0 {
+            if self.pending[step as usize] == 0 && self.states[step as usize] == State::Waiting {
                 self.ready(step);
             }
         }
@@ -134,7 +139,7 @@ impl Engine {
     /// assert!(engine.is_finished());
     /// ```
     pub fn catch_up(&mut self, done: &[bool]) -> Vec<u32> {
-        self.reset();
+        self.reset(false);
         let (mut later, mut read) = (Vec::new(), Vec::new());
         while let Some(effect) = self.poll() {
             match effect {
@@ -182,8 +187,13 @@ impl Engine {
             other => panic!("step {step} can't complete: it is {}", name(other.copied())),
         }
         self.left -= 1;
+        let sends_part = self.wiring.wires[step as usize].sends_part;
         for index in 0..self.wiring.dependents(step).len() {
-            self.count_down(self.wiring.dependents(step)[index]);
+            let dependent = self.wiring.dependents(step)[index];
+            let did_not_wait = self.is_apart && self.wiring.wires[dependent as usize].kind == Kind::Reduce;
+            if !(sends_part && did_not_wait) {
+                self.count_down(dependent);
+            }
         }
         for &view in self.wiring.reads(step) {
             let readers = &mut self.readers[view as usize];
@@ -196,6 +206,32 @@ impl Engine {
         if unread != NONE {
             self.messages.push_back(Effect::Release(unread));
         }
+    }
+
+    /// The `Reduce` that waits for nothing but this `Recv`, if it is the only reader of its view: whoever takes the
+    /// message can carry it out in the same pass, and say so with [`Engine::reduced`].
+    pub fn reduction_at(&self, recv: StepIndex) -> Option<StepIndex> {
+        let Action::Recv { dst: Region { buf: Buf::View(view), .. }, .. } = self.step(recv).action else {
+            return None;
+        };
+        let waits_for_it_alone = |step: &StepIndex| {
+            self.wiring.wires[*step as usize].kind == Kind::Reduce
+                && self.pending[*step as usize] == 1
+                && self.wiring.reads(*step).contains(&view)
+        };
+        let reduction = self.wiring.dependents(recv).iter().copied().find(waits_for_it_alone);
+        reduction.filter(|_| self.readers[view as usize] == 1)
+    }
+
+    /// Takes note that a `Recv` is complete, and with it the `Reduce` that waited for nothing else.
+    ///
+    /// Panics, as `on_event`, if they are not under way or the `Reduce` waits for more.
+    pub fn reduced(&mut self, recv: StepIndex, reduction: StepIndex) {
+        self.on_event(Event::Completed(recv));
+        let place = self.work.iter().position(|effect| *effect == Effect::Reduce(reduction));
+        self.work.remove(place.expect("the reduction waited for this message alone"));
+        self.states[reduction as usize] = State::Started;
+        self.on_event(Event::Completed(reduction));
     }
 
     /// Whether every step is complete and every view has been given back.

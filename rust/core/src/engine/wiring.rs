@@ -34,6 +34,10 @@ pub(super) struct Wire {
     reads: (u32, u32),
     /// The view that it receives into, if nobody reads it.
     pub(super) unread_view: u32,
+    /// Whether it sends a part: who overwrites that part waits for it, and nothing else does.
+    pub(super) sends_part: bool,
+    /// How many of those that it waits for are such, if it reduces.
+    pub(super) part_sends: u32,
 }
 
 /// A program, prepared for running.
@@ -72,6 +76,8 @@ impl Wiring {
                 dependents: (0, 0),
                 reads: (count(reads.len()), 0),
                 unread_view: NONE,
+                sends_part: matches!(&step.action, Action::Send { src, .. } if matches!(src.buf, Buf::Part(_))),
+                part_sends: 0,
             };
             let lane = match &step.action {
                 Action::Send { to, src, .. } => {
@@ -98,6 +104,10 @@ impl Wiring {
                     None
                 }
             };
+            if wire.kind == Kind::Reduce {
+                wire.part_sends =
+                    count(step.after.iter().filter(|at| wires[**at as usize].sends_part).count());
+            }
             wire.reads.1 = count(reads.len());
             for &view in &reads[range(wire.reads)] {
                 readers[view as usize] += 1;

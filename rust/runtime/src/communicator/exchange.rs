@@ -9,6 +9,9 @@ use isobit_core::Rank;
 use isobit_core::engine::{Effect, Engine, Event, Executor, Expectation};
 use isobit_core::schedule::{Action, Buf, Content, Program, Region, StepIndex};
 use isobit_core::wire::{Channel, Header};
+use isobit_sys::ReadSpan;
+use isobit_sys::os::checksum;
+use isobit_sys::os::ring::Look;
 
 use super::abort::AbortHandle;
 use super::failure::Failure;
@@ -66,7 +69,7 @@ impl Exchange<'_, '_> {
                 self.executor.release(view);
             }
         } else {
-            self.engine.reset();
+            self.engine.reset(self.executor.is_apart());
         }
         self.ask()?;
         let mut waiting = None;
@@ -204,6 +207,11 @@ impl Exchange<'_, '_> {
     }
 
     fn receive(&mut self, rank: Rank, step: StepIndex) -> Result<bool, Failure> {
+        match self.take_reduced(rank, step)? {
+            Look::Taken => return Ok(true),
+            Look::Nothing => return Ok(false),
+            Look::Other => {}
+        }
         let start = trace::begin(self.trace.as_deref());
         if !self.take(rank, step)? {
             return Ok(false);
@@ -227,10 +235,13 @@ impl Exchange<'_, '_> {
         let bytes = self.payload_bytes(dst, content);
         let expectation = self.expectation(rank, self.engine.message(step), bytes);
         if !matches!(dst.buf, Buf::View(_)) && bytes > 0 && !self.peers[rank as usize].has_early(channel) {
-            let (draft, streams) = (expectation.header().draft(), self.executor.streams());
+            let copy = if self.executor.streams() { checksum::stream } else { checksum::copy };
             let out = self.executor.write(dst, content);
-            if self.link.try_recv_into(rank, channel, &draft, out, streams)? {
-                return Ok(true);
+            let read = &mut |payload: ReadSpan<'_>| copy(payload, out);
+            match self.link.try_recv_read(rank, channel, &expectation.header().draft(), Some(out), read)? {
+                Look::Taken => return Ok(true),
+                Look::Nothing => return Ok(false),
+                Look::Other => {}
             }
         }
         let Some((header, message)) = self.next_message(rank)? else { return Ok(false) };

@@ -17,6 +17,7 @@ mod operation;
 mod peer;
 mod plans;
 mod reason;
+mod reduced;
 mod shapes;
 mod signature;
 mod sites;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
+use isobit_sys::os::ring::Look;
 use isobit_sys::os::sites::Sites;
 use isobit_sys::{ReadSpan, WriteSpan};
 use thiserror::Error;
@@ -209,17 +210,20 @@ pub trait Transport: Send {
         expected: &Draft,
     ) -> Result<Option<Self::Expected>, TransportError>;
 
-    /// As `try_recv_expected`, copying the payload to `out` in the pass that verifies it, past the caches if it
-    /// `streams`. Whether it was taken. If not, `out` may have been written to, by a message that is the
-    /// expected one and damaged: it comes again.
-    fn try_recv_into(
+    /// As `try_recv_expected`; `read` copies or reduces the payload in the pass that verifies it, and gives its
+    /// checksum. If it was not taken, `read` may have read a message that is the expected one and damaged: it
+    /// comes again, and what was made of it must not be used. Where `read` copies to a `place`, the message may
+    /// be put there without it. A transport that can't do this finds
+    /// [`Look::Other`], which `try_recv` then takes; one that can, and finds nothing, has looked whether the
+    /// peer is lost.
+    fn try_recv_read(
         &mut self,
         from: Rank,
         channel: Channel,
         expected: &Draft,
-        out: WriteSpan<'_>,
-        streams: bool,
-    ) -> Result<bool, TransportError>;
+        place: Option<WriteSpan<'_>>,
+        read: &mut dyn FnMut(ReadSpan<'_>) -> u64,
+    ) -> Result<Look, TransportError>;
 
     /// Wakes a peer that sleeps.
     fn ring(&self, peer: Rank);

@@ -10,6 +10,7 @@ mod exact;
 mod exact_block;
 mod fold;
 mod isa;
+mod pair;
 mod prepared;
 mod program;
 mod stream;
@@ -108,7 +109,7 @@ pub struct Kernels {
     long_checksum: unsafe fn(*const u8, *mut u8, usize) -> u64,
     long_copy_checksum: unsafe fn(*const u8, *mut u8, usize) -> u64,
     long_stream_checksum: unsafe fn(*const u8, *mut u8, usize) -> u64,
-    stream: unsafe fn(*const u8, *mut u8, usize),
+    passes: prepared::Passes,
 }
 
 impl std::fmt::Debug for Kernels {
@@ -136,7 +137,7 @@ impl Kernels {
             long_checksum: xxh3::sum::<I, { xxh3::SUM }>,
             long_copy_checksum: xxh3::sum::<I, { xxh3::COPY }>,
             long_stream_checksum: xxh3::sum::<I, { xxh3::STREAM }>,
-            stream: stream::copy::<I>,
+            passes: prepared::Passes::of::<I>(),
         }
     }
 
@@ -243,7 +244,10 @@ impl Kernels {
         check_copy(src, dst);
         if src.as_ptr() != dst.as_ptr().cast_const() {
             // SAFETY: the instruction set exists; both have the same length and are disjoint.
-            unsafe { (self.stream)(src.as_ptr(), dst.as_ptr(), src.len()) };
+            unsafe {
+                (self.passes.stream)(src.as_ptr(), dst.as_ptr(), src.len());
+                (self.passes.fence)();
+            }
         }
     }
 
@@ -273,9 +277,8 @@ impl Kernels {
 
 /// Whether the spans are disjoint, or the same memory element for element.
 fn may_alias(input: ReadSpan<'_>, input_size: usize, out: WriteSpan<'_>, out_size: usize) -> bool {
-    let (a, b) = (input.as_ptr().addr(), out.as_ptr().addr());
-    let disjoint = a + input.len() <= b || b + out.len() <= a;
-    disjoint || (a == b && input_size == out_size)
+    let is_same = input.as_ptr() == out.as_ptr().cast_const();
+    input.is_disjoint(out) || (is_same && input_size == out_size)
 }
 
 fn check_copy(src: ReadSpan<'_>, dst: WriteSpan<'_>) {

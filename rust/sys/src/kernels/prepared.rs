@@ -9,9 +9,12 @@ use isobit_core::{Contract, Dtype, Order, ReduceOp};
 
 use super::block::{LoadFn, Slot, Source, StoreFn, blocks};
 use super::exact_block::{Plan, Scratch, SumFn};
+use super::isa::Isa;
+use super::pair::{self, Pair, is_pair};
 use super::program::Program;
 use super::table::FoldLoops;
-use super::{KernelError, Kernels, exact, may_alias};
+use super::xxh3::{self, Hash, SHORT_BYTES_MAX};
+use super::{KernelError, Kernels, exact, may_alias, stream};
 use crate::fpenv::Guard;
 use crate::{ReadSpan, WriteSpan};
 
@@ -33,16 +36,40 @@ pub struct Prepared {
     /// Bytes of an element of each input, and of the output.
     sizes: Vec<usize>,
     out_size: usize,
-    stream: StreamFn,
+    passes: Passes,
     way: Way,
     #[cfg(feature = "unordered")]
     unordered: Option<super::unordered::AddFn>,
 }
 
-/// Copies bytes past the caches.
+/// An instruction set's loops over memory, besides those of the blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Passes {
+    /// Copies bytes past the caches; a fence must follow.
+    pub(super) stream: StreamFn,
+    pub(super) fence: unsafe fn(),
+    add: unsafe fn(Pair),
+    add_summed: unsafe fn(Pair) -> u64,
+    /// Takes what lies before `end` into a checksum.
+    follow: unsafe fn(&mut Hash, *const u8, usize),
+}
+
 type StreamFn = unsafe fn(*const u8, *mut u8, usize);
 
+impl Passes {
+    pub(super) const fn of<I: Isa>() -> Passes {
+        Passes {
+            stream: stream::copy::<I>,
+            fence: stream::fence::<I>,
+            add: pair::add::<I>,
+            add_summed: pair::add_summed::<I>,
+            follow: xxh3::follow::<I>,
+        }
+    }
+}
+
 enum Way {
+    Pair,
     Tree { program: Program, loops: FoldLoops, finish: Finish },
     Exact { vectorised: Option<(Plan, SumFn, StoreFn)> },
 }
@@ -88,7 +115,7 @@ impl Kernels {
             target,
             sizes: contents.iter().map(|content| bytes(*content)).collect(),
             out_size: bytes(target),
-            stream: self.stream,
+            passes: self.passes,
             way,
             #[cfg(feature = "unordered")]
             unordered: (self.unordered)(contract, contents, target),
@@ -99,7 +126,10 @@ impl Kernels {
         let node = |content| node_of(content, contract.leaves());
         let nodes = contents.iter().map(|content| node(*content)).collect::<Option<Vec<Node>>>()?;
         let steps = fold_steps(node(target)?, &nodes)?;
-        let acc = accumulator(contract, contents, target)?;
+        if is_pair(contract, contents, target) {
+            return Some(Way::Pair);
+        }
+        let acc = contract.dtype_acc()?;
         let loops = (self.fold_loops)(contract.op(), contract.dtype_in(), acc);
         let program = Program::new(&steps, |input| is_leaf(contents[input]), loops.width);
         let is_result = target == Content::Result;
@@ -143,12 +173,29 @@ impl Prepared {
     ///
     /// `out` is disjoint from each input or the same memory, element for element.
     pub fn run(&self, inputs: &[ReadSpan<'_>], out: WriteSpan<'_>) -> Result<(), KernelError> {
-        self.compute(inputs, out, None)
+        self.compute(inputs, out, None, None).map(|_| ())
     }
 
     /// The same; what is computed goes past the caches: for much that nobody reads soon.
     pub fn run_streamed(&self, inputs: &[ReadSpan<'_>], out: WriteSpan<'_>) -> Result<(), KernelError> {
-        self.compute(inputs, out, Some(self.stream))
+        self.compute(inputs, out, Some(self.passes.stream), None).map(|_| ())
+    }
+
+    /// The same as `run`, and the XXH3-64 of the input `summed` besides, in the same pass. That input does not
+    /// overlap the output.
+    pub fn run_summed(
+        &self,
+        inputs: &[ReadSpan<'_>],
+        summed: usize,
+        out: WriteSpan<'_>,
+    ) -> Result<u64, KernelError> {
+        let input = inputs[summed];
+        assert!(input.is_disjoint(out), "the output overlaps the input whose checksum is wanted");
+        if input.len() <= SHORT_BYTES_MAX {
+            self.run(inputs, out)?;
+            return Ok(Kernels::best().checksum(input));
+        }
+        self.compute(inputs, out, None, Some(summed))
     }
 
     fn compute(
@@ -156,7 +203,8 @@ impl Prepared {
         inputs: &[ReadSpan<'_>],
         out: WriteSpan<'_>,
         stream: Option<StreamFn>,
-    ) -> Result<(), KernelError> {
+        summed: Option<usize>,
+    ) -> Result<u64, KernelError> {
         let len = self.check(inputs, out)?;
         let mut few = [Source { start: std::ptr::null(), is_leaf: true }; FEW];
         let mut many = Vec::new();
@@ -171,13 +219,15 @@ impl Prepared {
             *source = Source { start: input.as_ptr(), is_leaf: is_leaf(*content) };
         }
         #[cfg(feature = "unordered")]
-        if let Some(add) = self.unordered {
+        if let (Some(add), None) = (self.unordered, summed) {
             // SAFETY: the instruction set exists; `check` has measured sources and output, and how they overlap.
             unsafe { add(sources, len, out.as_ptr()) };
-            return Ok(());
+            return Ok(0);
         }
         let _environment = Guard::enter();
+        let mut sum = Follower { of: summed.map(|input| inputs[input]), passes: self.passes, hash: None };
         match &self.way {
+            Way::Pair => return Ok(self.run_pair(sources, summed, out)),
             Way::Tree { program, loops, finish } => SLOTS.with_borrow_mut(|slots| {
                 if slots.len() < program.slots {
                     slots.resize(program.slots, Slot::ZERO);
@@ -185,6 +235,7 @@ impl Prepared {
                 let size = self.contract.dtype_in().size();
                 let mut block = stream.map(|stream| (stream, Slot::ZERO));
                 for (start, count) in blocks(sources[0].start, size, len) {
+                    sum.follow(start + count, len);
                     for pass in &program.passes {
                         // SAFETY: a `Prepared` exists only where its instruction set does; `check` has
                         // measured every input; the program names slots below `program.slots`; slots
@@ -207,16 +258,39 @@ impl Prepared {
                     }
                 }
             }),
-            Way::Exact { vectorised: Some((plan, sum, store)) } => SCRATCH.with_borrow_mut(|scratch| {
+            Way::Exact { vectorised: Some((plan, add, store)) } => SCRATCH.with_borrow_mut(|scratch| {
                 let scratch = scratch.get_or_insert_with(Scratch::new);
-                self.run_exact(sources, (*plan, *sum, *store), len, out, scratch);
+                self.run_exact(sources, (*plan, *add, *store), len, out, scratch, &mut sum);
             }),
-            // SAFETY: `check` has measured the inputs and the output and how they overlap.
-            Way::Exact { vectorised: None } => unsafe {
-                exact::reduce_scalar(&self.contract, sources, 0..len, self.target, out.as_ptr());
-            },
+            Way::Exact { vectorised: None } => {
+                sum.follow(len, len);
+                // SAFETY: `check` has measured the inputs and the output and how they overlap.
+                unsafe {
+                    exact::reduce_scalar(&self.contract, sources, 0..len, self.target, out.as_ptr());
+                }
+            }
         }
-        Ok(())
+        if stream.is_some() {
+            // SAFETY: the instruction set exists.
+            unsafe { (self.passes.fence)() };
+        }
+        Ok(sum.hash.map_or(0, |hash| hash.value()))
+    }
+
+    /// The sum of two leaves, whose order does not matter: a NaN's payload, which alone depends on it, is lost.
+    fn run_pair(&self, sources: &[Source], summed: Option<usize>, out: WriteSpan<'_>) -> u64 {
+        let left = summed.unwrap_or(0);
+        let (right, len) = (sources[1 - left].start, out.len());
+        let pair = Pair { left: sources[left].start, right, out: out.as_ptr(), len };
+        // SAFETY: the instruction set exists; `check` has measured leaves and output and how they overlap, and
+        // `run_summed` how long the summed leaf is and that it overlaps nothing.
+        unsafe {
+            if summed.is_some() {
+                return (self.passes.add_summed)(pair);
+            }
+            (self.passes.add)(pair);
+        }
+        0
     }
 
     fn run_exact(
@@ -226,10 +300,12 @@ impl Prepared {
         len: usize,
         out: WriteSpan<'_>,
         scratch: &mut Scratch,
+        checksum: &mut Follower<'_>,
     ) {
         let (size, out) = (self.out_size, out.as_ptr());
         let mut left_over = Vec::new();
         for (start, count) in blocks(sources[0].start, self.contract.dtype_in().size(), len) {
+            checksum.follow(start + count, len);
             // SAFETY: the instruction set exists, and `check` has measured the inputs.
             let some_are_left = unsafe { sum(plan, sources, start, count, scratch) };
             if some_are_left {
@@ -278,6 +354,24 @@ impl Prepared {
     }
 }
 
+/// The checksum of an input, which follows the blocks that are about to be read: it brings them into the first-level
+/// cache.
+struct Follower<'a> {
+    of: Option<ReadSpan<'a>>,
+    passes: Passes,
+    hash: Option<Hash>,
+}
+
+impl Follower<'_> {
+    /// Takes in what lies before element `end` of `len`.
+    fn follow(&mut self, end: usize, len: usize) {
+        let Some(input) = self.of else { return };
+        let hash = self.hash.get_or_insert_with(|| Hash::new(input.len()));
+        // SAFETY: the instruction set exists, and the input is readable.
+        unsafe { (self.passes.follow)(hash, input.as_ptr(), input.len() / len * end) };
+    }
+}
+
 /// How a block of values leaves.
 enum Finish {
     Store(StoreFn, u64),
@@ -301,19 +395,6 @@ impl Finish {
             }
         }
     }
-}
-
-/// What a fold accumulates in: the contract's dtype, or a faster one that gives the same bits.
-///
-/// The sum of two f32 that f64 rounds is rounded to f32 as if it had not been rounded before, because f64 has more
-/// than twice the precision and two bits: f32 makes it in one step.
-fn accumulator(contract: &Contract, contents: &[Content], target: Content) -> Option<Dtype> {
-    let two_leaves = matches!(contents, [Content::Leaf(_), Content::Leaf(_)]) && target == Content::Result;
-    let is_f32 = (contract.dtype_in(), contract.dtype_out()) == (Dtype::F32, Dtype::F32);
-    if two_leaves && is_f32 && contract.op() == ReduceOp::Sum {
-        return Some(Dtype::F32);
-    }
-    contract.dtype_acc()
 }
 
 pub(super) fn is_leaf(content: Content) -> bool {

@@ -38,7 +38,7 @@ impl Trail {
         }
     }
 
-    /// Copies the rest, and lets later stores wait for all of it.
+    /// Copies the rest. Before anybody else may see it, a `fence` must follow.
     ///
     /// # Safety
     /// As for `follow`.
@@ -49,17 +49,16 @@ impl Trail {
             self.follow::<S>(self.len);
             let (done, rest) = (self.done, self.len - self.done);
             std::ptr::copy_nonoverlapping(self.src.add(done), self.dst.add(done), rest);
-            S::fence();
         }
     }
 }
 
 /// A copy alone.
-pub(super) struct Copy<S> {
-    pub(super) src: *const u8,
-    pub(super) dst: *mut u8,
-    pub(super) len: usize,
-    pub(super) of: std::marker::PhantomData<S>,
+struct Copy<S> {
+    src: *const u8,
+    dst: *mut u8,
+    len: usize,
+    of: std::marker::PhantomData<S>,
 }
 
 impl<S: Stripe> Job for Copy<S> {
@@ -70,9 +69,20 @@ impl<S: Stripe> Job for Copy<S> {
     }
 }
 
+/// A copy without a fence: of blocks that follow each other one fence is enough, which waits for memory.
+///
 /// # Safety
 /// The instruction set is available; `src` is readable and `dst` writable for `len` bytes, disjoint.
 pub(super) unsafe fn copy<I: super::isa::Isa>(src: *const u8, dst: *mut u8, len: usize) {
     // SAFETY: as the caller promises.
     unsafe { I::run(Copy::<I::Stripe> { src, dst, len, of: std::marker::PhantomData }) };
+}
+
+/// Lets later stores wait for all copies.
+///
+/// # Safety
+/// The instruction set is available.
+pub(super) unsafe fn fence<I: super::isa::Isa>() {
+    // SAFETY: as the caller promises.
+    unsafe { I::Stripe::fence() };
 }

@@ -3,6 +3,7 @@
 
 use std::arch::x86_64::*;
 
+use super::element::F32_NAN;
 use super::isa::{Isa, Job};
 use super::xxh3::{SCRAMBLE, Stripe};
 
@@ -132,14 +133,36 @@ impl Stripe for __m512i {
     }
 
     #[inline(always)]
-    unsafe fn absorb(self, data: Self, key: Self) -> Self {
+    unsafe fn products(self, key: Self) -> Self {
         // SAFETY: as the caller promises.
         unsafe {
-            let keyed = _mm512_xor_si512(data, key);
-            let product = _mm512_mul_epu32(keyed, _mm512_srli_epi64::<32>(keyed));
-            let neighbours = _mm512_shuffle_epi32::<_MM_PERM_BADC>(data);
-            // In this order the accumulators wait for one addition a stripe, not for two.
-            _mm512_add_epi64(self, _mm512_add_epi64(product, neighbours))
+            let keyed = _mm512_xor_si512(self, key);
+            _mm512_mul_epu32(keyed, _mm512_srli_epi64::<32>(keyed))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe { _mm512_add_epi64(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn swap(self) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe { _mm512_shuffle_epi32::<_MM_PERM_BADC>(self) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_f32(self, other: Self, is_plain: bool) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let sum = _mm512_add_ps(_mm512_castsi512_ps(self), _mm512_castsi512_ps(other));
+            if is_plain {
+                return _mm512_castps_si512(sum);
+            }
+            let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(sum, sum);
+            _mm512_mask_mov_epi32(_mm512_castps_si512(sum), is_nan, _mm512_set1_epi32(F32_NAN as i32))
         }
     }
 
@@ -189,19 +212,49 @@ impl Stripe for Stripe256 {
     }
 
     #[inline(always)]
-    unsafe fn absorb(self, data: Self, key: Self) -> Self {
+    unsafe fn products(self, key: Self) -> Self {
         #[inline(always)]
-        unsafe fn half(sums: __m256i, data: __m256i, key: __m256i) -> __m256i {
+        unsafe fn half(data: __m256i, key: __m256i) -> __m256i {
             // SAFETY: as the caller promises.
             unsafe {
                 let keyed = _mm256_xor_si256(data, key);
-                let product = _mm256_mul_epu32(keyed, _mm256_srli_epi64::<32>(keyed));
-                let neighbours = _mm256_shuffle_epi32::<0b01_00_11_10>(data);
-                _mm256_add_epi64(sums, _mm256_add_epi64(product, neighbours))
+                _mm256_mul_epu32(keyed, _mm256_srli_epi64::<32>(keyed))
             }
         }
         // SAFETY: as the caller promises.
-        unsafe { Stripe256(half(self.0, data.0, key.0), half(self.1, data.1, key.1)) }
+        unsafe { Stripe256(half(self.0, key.0), half(self.1, key.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe { Stripe256(_mm256_add_epi64(self.0, other.0), _mm256_add_epi64(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn swap(self) -> Self {
+        const PAIRS: i32 = 0b01_00_11_10;
+        // SAFETY: as the caller promises.
+        unsafe { Stripe256(_mm256_shuffle_epi32::<PAIRS>(self.0), _mm256_shuffle_epi32::<PAIRS>(self.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_f32(self, other: Self, is_plain: bool) -> Self {
+        #[inline(always)]
+        unsafe fn half(left: __m256i, right: __m256i, is_plain: bool) -> __m256i {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let sum = _mm256_add_ps(_mm256_castsi256_ps(left), _mm256_castsi256_ps(right));
+                if is_plain {
+                    return _mm256_castps_si256(sum);
+                }
+                let nan = _mm256_castsi256_ps(_mm256_set1_epi32(F32_NAN as i32));
+                let is_nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(sum, sum);
+                _mm256_castps_si256(_mm256_blendv_ps(sum, nan, is_nan))
+            }
+        }
+        // SAFETY: as the caller promises.
+        unsafe { Stripe256(half(self.0, other.0, is_plain), half(self.1, other.1, is_plain)) }
     }
 
     #[inline(always)]

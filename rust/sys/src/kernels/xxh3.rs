@@ -2,18 +2,19 @@
 //!
 //! The hash takes stripes of 64 bytes into eight accumulators. An instruction set says how a stripe
 //! is held in its registers; the order of the stripes, the keys and the ending are here. Every byte
-//! that is copied is the byte that was summed: each is loaded once, but for the last stripe, which
-//! overlaps the one before.
+//! that is copied or reduced is the byte that was summed: each is loaded once, but for the last stripe,
+//! which overlaps the one before.
 
 use xxhash_rust::const_xxh3::const_custom_default_secret;
 
+use super::element::{Element, F32};
 use super::isa::{Isa, Job};
 use super::stream::Trail;
 
 /// Up to this many bytes the hash has other, shorter forms, which are the crate's.
 pub(super) const SHORT_BYTES_MAX: usize = 240;
 
-const STRIPE_BYTES: usize = 64;
+pub(super) const STRIPE_BYTES: usize = 64;
 
 /// Between two scramblings.
 const STRIPES_OF_A_ROUND: usize = 16;
@@ -81,12 +82,27 @@ pub(super) trait Stripe: Copy {
     /// The set is available; 64 bytes can be written at `to`.
     unsafe fn store(self, to: *mut u8);
 
-    /// The accumulators `self` after one more stripe: to each word the product of the halves of the
-    /// keyed word is added, and its neighbour of the pair.
+    /// Of each keyed word of the stripe the product of its halves.
     ///
     /// # Safety
     /// The set is available.
-    unsafe fn absorb(self, data: Self, key: Self) -> Self;
+    unsafe fn products(self, key: Self) -> Self;
+
+    /// # Safety
+    /// The set is available.
+    unsafe fn add(self, other: Self) -> Self;
+
+    /// The two words of each pair in each other's place.
+    ///
+    /// # Safety
+    /// The set is available.
+    unsafe fn swap(self) -> Self;
+
+    /// The sums of sixteen f32 each, as the law has them; with a NaN as it comes if `is_plain`.
+    ///
+    /// # Safety
+    /// The set is available.
+    unsafe fn add_f32(self, other: Self, is_plain: bool) -> Self;
 
     /// # Safety
     /// The set is available.
@@ -138,13 +154,30 @@ impl Stripe for Words {
     }
 
     #[inline(always)]
-    unsafe fn absorb(mut self, data: Words, key: Words) -> Words {
-        for i in 0..8 {
-            let keyed = data[i] ^ key[i];
-            let product = (keyed & 0xffff_ffff).wrapping_mul(keyed >> 32);
-            self[i] = self[i].wrapping_add(product.wrapping_add(data[i ^ 1]));
-        }
-        self
+    unsafe fn products(self, key: Words) -> Words {
+        std::array::from_fn(|i| {
+            let keyed = self[i] ^ key[i];
+            (keyed & 0xffff_ffff).wrapping_mul(keyed >> 32)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Words) -> Words {
+        std::array::from_fn(|i| self[i].wrapping_add(other[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn swap(self) -> Words {
+        std::array::from_fn(|i| self[i ^ 1])
+    }
+
+    #[inline(always)]
+    unsafe fn add_f32(self, other: Words, is_plain: bool) -> Words {
+        let sum = |left: u64, right: u64| {
+            let sum = f32::from_bits(left as u32) + f32::from_bits(right as u32);
+            u64::from(if is_plain { sum.to_bits() } else { F32::of_f32(sum) })
+        };
+        std::array::from_fn(|i| sum(self[i], other[i]) | sum(self[i] >> 32, other[i] >> 32) << 32)
     }
 
     #[inline(always)]
@@ -176,60 +209,185 @@ pub(super) const STREAM: u8 = 2;
 /// The instruction set is available; `len > SHORT_BYTES_MAX`; `src` is readable for `len` bytes and,
 /// if they are copied, `dst` writable and disjoint, or the same for `COPY`.
 pub(super) unsafe fn sum<I: Isa, const WHAT: u8>(src: *const u8, dst: *mut u8, len: usize) -> u64 {
-    let mut words = START;
+    let mut hash = Hash::new(len);
+    // SAFETY: as the caller promises.
+    unsafe { I::run(Sum::<I::Stripe, WHAT> { src, dst, hash: &mut hash, of: std::marker::PhantomData }) };
+    hash.value()
+}
+
+/// A hash on its way.
+pub(super) struct Hash {
+    words: Words,
+    len: usize,
+    /// How many rounds are behind it.
+    rounds: usize,
+}
+
+/// Bytes between two scramblings.
+const ROUND_BYTES: usize = STRIPES_OF_A_ROUND * STRIPE_BYTES;
+
+impl Hash {
+    /// Of so many bytes.
+    pub(super) fn new(len: usize) -> Hash {
+        debug_assert!(len > SHORT_BYTES_MAX);
+        Hash { words: START, len, rounds: 0 }
+    }
+
+    /// The whole stripes but the last one, which is the last 64 bytes even if that is a whole stripe of its own.
+    fn stripes(&self) -> usize {
+        (self.len - 1) / STRIPE_BYTES
+    }
+
+    /// Takes in the whole rounds before `end`; `take` gives the stripe at a place, and is asked once for
+    /// each, in order. `after` is told how far it is after each round.
+    ///
+    /// # Safety
+    /// The instruction set of `S` is available.
+    #[inline(always)]
+    pub(super) unsafe fn follow<S: Stripe>(
+        &mut self,
+        end: usize,
+        mut take: impl FnMut(usize) -> S,
+        mut after: impl FnMut(usize),
+    ) {
+        let end = (end / ROUND_BYTES).min(self.stripes() / STRIPES_OF_A_ROUND);
+        // SAFETY: as the caller promises.
+        unsafe {
+            let mut sums: S = of(&self.words);
+            for round in self.rounds..end {
+                let at = round * ROUND_BYTES;
+                sums = absorb(sums, &KEYS, |i| take(at + i * STRIPE_BYTES));
+                sums = sums.scramble(of(&SCRAMBLE_KEY));
+                after(at + ROUND_BYTES);
+            }
+            sums.store(self.words.as_mut_ptr().cast());
+        }
+        self.rounds = end.max(self.rounds);
+    }
+
+    /// Takes in the rest: `take` gives the whole stripes, and the last one lies at `last`. Gives where the
+    /// whole stripes end.
+    ///
+    /// # Safety
+    /// The instruction set of `S` is available; 64 bytes can be read at `last`.
+    #[inline(always)]
+    pub(super) unsafe fn finish<S: Stripe>(
+        &mut self,
+        mut take: impl FnMut(usize) -> S,
+        last: *const u8,
+    ) -> usize {
+        let stripes = self.stripes();
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.follow(self.len, &mut take, |_| ());
+            let at = self.rounds * ROUND_BYTES;
+            let mut sums: S = of(&self.words);
+            sums = absorb(sums, &KEYS[..stripes % STRIPES_OF_A_ROUND], |i| take(at + i * STRIPE_BYTES));
+            sums = absorb(sums, &[LAST_KEY], |_| S::load(last));
+            sums.store(self.words.as_mut_ptr().cast());
+        }
+        stripes * STRIPE_BYTES
+    }
+
+    /// The hash, when all is in.
+    pub(super) fn value(&self) -> u64 {
+        let pairs = self.words.chunks_exact(2).zip(MERGE_KEY.chunks_exact(2));
+        let merged = pairs.fold((self.len as u64).wrapping_mul(PRIMES_64[0]), |sum, (words, keys)| {
+            let product = u128::from(words[0] ^ keys[0]) * u128::from(words[1] ^ keys[1]);
+            sum.wrapping_add(product as u64 ^ (product >> 64) as u64)
+        });
+        let mixed = (merged ^ (merged >> 37)).wrapping_mul(AVALANCHE);
+        mixed ^ (mixed >> 32)
+    }
+}
+
+/// # Safety
+/// The instruction set of `S` is available.
+#[inline(always)]
+unsafe fn of<S: Stripe>(words: &Words) -> S {
+    // SAFETY: as the caller promises; words have 64 bytes.
+    unsafe { S::load(words.as_ptr().cast()) }
+}
+
+/// The accumulators after one more stripe for each key: to each word the products are added, and its neighbour
+/// of the pair. The neighbours are added up first and swapped once, which takes fewer instructions.
+///
+/// # Safety
+/// The instruction set of `S` is available.
+#[inline(always)]
+unsafe fn absorb<S: Stripe>(mut sums: S, keys: &[Words], mut take: impl FnMut(usize) -> S) -> S {
     // SAFETY: as the caller promises.
     unsafe {
-        I::run(Sum::<I::Stripe, WHAT> { src, dst, len, words: &mut words, of: std::marker::PhantomData })
-    };
-    let pairs = words.chunks_exact(2).zip(MERGE_KEY.chunks_exact(2));
-    let merged = pairs.fold((len as u64).wrapping_mul(PRIMES_64[0]), |sum, (words, keys)| {
-        let product = u128::from(words[0] ^ keys[0]) * u128::from(words[1] ^ keys[1]);
-        sum.wrapping_add(product as u64 ^ (product >> 64) as u64)
-    });
-    let mixed = (merged ^ (merged >> 37)).wrapping_mul(AVALANCHE);
-    mixed ^ (mixed >> 32)
+        let mut neighbours: S = of(&[0; 8]);
+        for (i, key) in keys.iter().enumerate() {
+            let data = take(i);
+            sums = sums.add(data.products(of(key)));
+            neighbours = neighbours.add(data);
+        }
+        sums.add(neighbours.swap())
+    }
 }
 
 struct Sum<'a, S, const WHAT: u8> {
     src: *const u8,
     dst: *mut u8,
-    len: usize,
-    words: &'a mut Words,
+    hash: &'a mut Hash,
     of: std::marker::PhantomData<S>,
 }
 
 impl<S: Stripe, const WHAT: u8> Job for Sum<'_, S, WHAT> {
     #[inline(always)]
     fn run(self) {
-        let Sum { src, dst, len, .. } = self;
+        let Sum { src, dst, hash, .. } = self;
+        let len = hash.len;
         // SAFETY: a `Sum` runs where its set is available; every stripe lies inside the `len` bytes.
         unsafe {
             let take =
                 |at| if WHAT == COPY { S::copy(src.add(at), dst.add(at)) } else { S::load(src.add(at)) };
-            let mut trail = (WHAT == STREAM).then(|| Trail::new(src, dst, len));
-            let key = |words: &Words| S::load(words.as_ptr().cast());
-            let mut sums = S::load(self.words.as_ptr().cast());
-            // The last stripe is the last 64 bytes, even if that is a whole stripe of its own.
-            let stripes = (len - 1) / STRIPE_BYTES;
-            let round_bytes = STRIPES_OF_A_ROUND * STRIPE_BYTES;
-            let rounds = stripes / STRIPES_OF_A_ROUND;
-            for round in 0..rounds {
-                for (i, words) in KEYS.iter().enumerate() {
-                    sums = sums.absorb(take(round * round_bytes + i * STRIPE_BYTES), key(words));
-                }
-                sums = sums.scramble(key(&SCRAMBLE_KEY));
+            if WHAT == STREAM {
                 // What was just summed is still in the first-level cache.
-                if let Some(trail) = &mut trail {
-                    trail.follow::<S>((round + 1) * round_bytes);
-                }
-            }
-            for (i, words) in KEYS[..stripes % STRIPES_OF_A_ROUND].iter().enumerate() {
-                sums = sums.absorb(take(rounds * round_bytes + i * STRIPE_BYTES), key(words));
-            }
-            sums = sums.absorb(take(len - STRIPE_BYTES), key(&LAST_KEY));
-            sums.store(self.words.as_mut_ptr().cast());
-            if let Some(trail) = trail {
+                let mut trail = Trail::new(src, dst, len);
+                hash.follow(len, take, |end| trail.follow::<S>(end));
+                hash.finish(take, src.add(len - STRIPE_BYTES));
                 trail.finish::<S>();
+                S::fence();
+                return;
+            }
+            hash.finish(take, src.add(len - STRIPE_BYTES));
+            if WHAT == COPY {
+                S::copy(src.add(len - STRIPE_BYTES), dst.add(len - STRIPE_BYTES));
+            }
+        }
+    }
+}
+
+/// Takes the whole rounds before `end` into the hash of what is at `src`.
+///
+/// # Safety
+/// The instruction set is available; `src` is readable for as many bytes as the hash is of.
+pub(super) unsafe fn follow<I: Isa>(hash: &mut Hash, src: *const u8, end: usize) {
+    // SAFETY: as the caller promises.
+    unsafe { I::run(Follow::<I::Stripe> { hash, src, end, of: std::marker::PhantomData }) };
+}
+
+struct Follow<'a, S> {
+    hash: &'a mut Hash,
+    src: *const u8,
+    end: usize,
+    of: std::marker::PhantomData<S>,
+}
+
+impl<S: Stripe> Job for Follow<'_, S> {
+    #[inline(always)]
+    fn run(self) {
+        let Follow { hash, src, end, .. } = self;
+        // SAFETY: a `Follow` runs where its set is available; every stripe lies inside the bytes.
+        unsafe {
+            let take = |at| S::load(src.add(at));
+            if end < hash.len {
+                hash.follow(end, take, |_| ());
+            } else {
+                hash.finish(take, src.add(hash.len - STRIPE_BYTES));
             }
         }
     }

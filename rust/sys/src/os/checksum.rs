@@ -1,8 +1,8 @@
-//! Checksums of messages, in the same pass as their copy, by the fastest kernels.
+//! Checksums of messages, in the same pass as their copy or their reduction, by the fastest kernels.
 //!
 //! With the feature `unchecked`, which is for measuring what checks cost and never ships, every checksum is 0.
 
-use crate::{Kernels, ReadSpan, WriteSpan};
+use crate::{KernelError, Kernels, Prepared, ReadSpan, WriteSpan};
 
 /// Copies `src` to `dst`, disjoint or the same memory, and gives the XXH3-64 of the bytes. Panics if
 /// their lengths differ or they overlap otherwise.
@@ -34,4 +34,17 @@ pub fn stream(src: ReadSpan<'_>, dst: WriteSpan<'_>) -> u64 {
 /// The XXH3-64 of bytes.
 pub fn of(bytes: ReadSpan<'_>) -> u64 {
     if cfg!(feature = "unchecked") { 0 } else { Kernels::best().checksum(bytes) }
+}
+
+/// Reduces as [`Prepared::run`] does and gives the XXH3-64 of the input `summed`, which does not overlap the output.
+pub fn reduce(
+    prepared: &Prepared,
+    inputs: &[ReadSpan<'_>],
+    summed: usize,
+    out: WriteSpan<'_>,
+) -> Result<u64, KernelError> {
+    if cfg!(feature = "unchecked") {
+        return prepared.run(inputs, out).map(|()| 0);
+    }
+    prepared.run_summed(inputs, summed, out)
 }

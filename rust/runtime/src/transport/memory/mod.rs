@@ -14,6 +14,7 @@ use std::time::Instant;
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, HEADER_BYTES, Header};
 use isobit_sys::os::checksum;
+use isobit_sys::os::ring::Look;
 use isobit_sys::os::shared::SharedBytes;
 use isobit_sys::os::sites::Sites;
 use isobit_sys::{ReadSpan, WriteSpan};
@@ -231,15 +232,15 @@ impl Transport for MemoryTransport {
         Ok(None)
     }
 
-    fn try_recv_into(
+    fn try_recv_read(
         &mut self,
         _from: Rank,
         _channel: Channel,
         _expected: &Draft,
-        _out: WriteSpan<'_>,
-        _streams: bool,
-    ) -> Result<bool, TransportError> {
-        Ok(false)
+        _place: Option<WriteSpan<'_>>,
+        _read: &mut dyn FnMut(ReadSpan<'_>) -> u64,
+    ) -> Result<Look, TransportError> {
+        Ok(Look::Other)
     }
 
     fn ring(&self, _peer: Rank) {}

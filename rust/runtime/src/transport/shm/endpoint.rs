@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
-use isobit_sys::os::checksum;
-use isobit_sys::os::ring::{self, Consumer, HEADS_KEPT, Lease, Popped, Producer, RingError, Taken, Way};
+use isobit_sys::os::ring::{
+    self, Consumer, HEADS_KEPT, Lease, Look, Popped, Producer, RingError, Taken, Way,
+};
 use isobit_sys::os::sites::Sites;
 use isobit_sys::os::wake::Sleeper;
 use isobit_sys::{ReadSpan, WriteSpan};
@@ -291,28 +292,33 @@ impl Transport for ShmTransport {
         }))
     }
 
-    fn try_recv_into(
+    fn try_recv_read(
         &mut self,
         from: Rank,
         channel: Channel,
         expected: &Draft,
-        out: WriteSpan<'_>,
-        streams: bool,
-    ) -> Result<bool, TransportError> {
+        place: Option<WriteSpan<'_>>,
+        read: &mut dyn FnMut(ReadSpan<'_>) -> u64,
+    ) -> Result<Look, TransportError> {
         self.check_abort()?;
-        let (rank, copy) = (self.rank, if streams { checksum::stream } else { checksum::copy });
+        // Asked before the ring is read, as in `try_recv`.
+        let lost = self.lost(from);
+        let rank = self.rank;
         let consumer = self.consumer(from, channel);
-        let taken = consumer.try_pop_into(
-            out,
+        let found = consumer.try_pop_read(
+            expected.payload_bytes(),
+            place,
             |head| cfg!(feature = "unchecked") || expected.is_of(head),
             |sum| expected.seal(sum),
-            copy,
+            read,
         );
-        let taken = taken.map_err(Self::broken(from, rank))?;
-        if taken {
-            self.shared.notify(from);
+        let found = found.map_err(Self::broken(from, rank))?;
+        match found {
+            Look::Nothing => return lost.map_or(Ok(found), Err),
+            Look::Taken => self.shared.notify(from),
+            Look::Other => {}
         }
-        Ok(taken)
+        Ok(found)
     }
 
     fn ring(&self, peer: Rank) {

@@ -134,46 +134,55 @@ impl Consumer {
         Ok(Some(Taken::Lent(self.lend(&found, fetched))))
     }
 
-    /// The next message, if it is there, has the length of `out` and `is_expected` says yes to its head:
-    /// `copy` copies it and gives its checksum, for which `seal` then gives the seal. Whether it was taken
-    /// and is verified; if not, `out` may have been written to, by a message that is damaged.
-    pub fn try_pop_into(
+    /// The next message, if it is there, has this length and `is_expected` says yes to its head: `read`
+    /// copies or reduces it and gives its checksum, for which `seal` then gives the seal. If it was taken it is
+    /// verified; if not, `read` may have read a message that is damaged. A `read` that copies to `place` is not
+    /// asked about a payload that is fetched: it goes straight there.
+    pub fn try_pop_read(
         &mut self,
-        out: WriteSpan<'_>,
+        payload_bytes: usize,
+        place: Option<WriteSpan<'_>>,
         is_expected: impl FnOnce(&[u8; HEAD_BYTES]) -> bool,
         seal: impl FnOnce(u64) -> u64,
-        copy: impl FnOnce(ReadSpan<'_>, WriteSpan<'_>) -> u64,
-    ) -> Result<bool, RingError> {
+        read: impl FnOnce(ReadSpan<'_>) -> u64,
+    ) -> Result<Look, RingError> {
         if self.asked {
-            return Ok(false);
+            return Ok(Look::Other);
         }
-        let Some(found) = self.find()?.filter(|found| found.payload_bytes == out.len()) else {
-            return Ok(false);
-        };
+        let Some(found) = self.find()? else { return Ok(Look::Nothing) };
+        if found.payload_bytes != payload_bytes {
+            return Ok(Look::Other);
+        }
         let mut head = [0; HEAD_BYTES];
         // SAFETY: the message is sent and not verified: its head's place is the consumer's.
         unsafe { self.ring.memory.reading(Ring::head_at(self.number), HEAD_BYTES) }.read(&mut head);
         if !is_expected(&head) {
-            return Ok(false);
+            return Ok(Look::Other);
         }
         let start = self.starts(&found);
-        let sum = match found.at {
-            At::There(address) => {
+        let sum = match (found.at, place) {
+            (At::There(address), Some(out)) => {
                 self.fetch(address, out);
                 checksum::of(out.into())
             }
-            At::Here => {
+            (At::There(address), None) => {
+                let bytes = self.fetched(&found, address);
+                let sum = read(ReadSpan::from(&bytes[..]));
+                self.leases().spare.push(bytes);
+                sum
+            }
+            (At::Here, _) => {
                 // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
-                let payload = unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) };
-                copy(payload, out)
+                read(unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) })
             }
         };
         self.took(&found, start);
         let is_intact = seal(sum) == found.seal;
-        if is_intact {
-            self.pass(found.end);
+        if !is_intact {
+            return Ok(Look::Other);
         }
-        Ok(is_intact)
+        self.pass(found.end);
+        Ok(Look::Taken)
     }
 
     /// Whether a message that is damaged will not come again. Asked when the message has been read: a payload is
@@ -198,9 +207,7 @@ impl Consumer {
         let start = self.starts(found);
         let looked = match found.at {
             At::There(address) => {
-                let mut bytes = self.leases().spare.pop().unwrap_or_default();
-                bytes.resize(found.payload_bytes, 0);
-                self.fetch(address, WriteSpan::from(&mut bytes[..]));
+                let bytes = self.fetched(found, address);
                 let sum = checksum::of(ReadSpan::from(&bytes[..]));
                 (Some(bytes), sum)
             }
@@ -212,6 +219,14 @@ impl Consumer {
         };
         self.took(found, start);
         looked
+    }
+
+    /// A payload out of the producer's memory.
+    fn fetched(&self, found: &Found, address: u64) -> Vec<u8> {
+        let mut bytes = self.leases().spare.pop().unwrap_or_default();
+        bytes.resize(found.payload_bytes, 0);
+        self.fetch(address, WriteSpan::from(&mut bytes[..]));
+        bytes
     }
 
     /// Reads a payload out of the producer's memory. What can't be read is as good as damaged: its checksum tells.
@@ -365,6 +380,17 @@ struct Found {
     at: At,
     seal: u64,
     end: u64,
+}
+
+/// What a look for an expected message found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Look {
+    /// No message.
+    Nothing,
+    /// Another message, or one that is damaged: it is still there.
+    Other,
+    /// The message, which was taken.
+    Taken,
 }
 
 /// A message that was expected and is verified.

@@ -80,7 +80,7 @@ use super::shared::SharedBytes;
 use super::sync::AtomicU64;
 use crate::{ReadSpan, WriteSpan};
 
-pub use consumer::{Consumer, Lease, Popped, Small, Taken};
+pub use consumer::{Consumer, Lease, Look, Popped, Small, Taken};
 pub use pace::Way;
 pub use producer::Producer;
 
