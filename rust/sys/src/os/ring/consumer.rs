@@ -24,8 +24,8 @@ pub struct Consumer {
     next: u64,
     /// The next message's number.
     number: u64,
-    /// Whether that message was found damaged once.
-    asked: bool,
+    /// If that message was found damaged once, its kind and where its frame ends: the producer may be rewriting it.
+    asked: Option<(u32, u64)>,
     leases: Arc<Mutex<Leases>>,
     /// The producer's memory, if this process can read it, and what that and its alternative have taken.
     memory: Option<(ProcessMemory, Pace)>,
@@ -65,7 +65,7 @@ impl Consumer {
     pub(crate) unsafe fn new(memory: SharedBytes) -> Consumer {
         let leases = Leases { queue: VecDeque::new(), first: 0, spare: Vec::new() };
         let leases = Arc::new(Mutex::new(leases));
-        Consumer { ring: Ring::new(memory), next: 0, number: 0, asked: false, leases, memory: None }
+        Consumer { ring: Ring::new(memory), next: 0, number: 0, asked: None, leases, memory: None }
     }
 
     /// Lets the producer send payloads that are read out of its memory, which this is.
@@ -80,9 +80,8 @@ impl Consumer {
         &mut self,
         check: impl FnOnce(&[u8; HEAD_BYTES], usize, u64) -> Result<T, E>,
     ) -> Result<Popped<T, E>, RingError> {
-        let again = self.asked;
-        if again && self.ring.load(RESENT) != self.number + 1 {
-            return self.pass_withdrawn();
+        if let Some((kind, end)) = self.asked.filter(|_| self.ring.load(RESENT) != self.number + 1) {
+            return Ok(if self.pass_withdrawn(kind, end) { Popped::Withdrawn } else { Popped::Empty });
         }
         let Some(found) = self.find()? else { return Ok(Popped::Empty) };
         let mut head = [0; HEAD_BYTES];
@@ -91,10 +90,10 @@ impl Consumer {
         let (fetched, sum) = self.look(&found);
         match check(&head, found.payload_bytes, sum) {
             Ok(checked) => Ok(Popped::Frame(checked, self.lend(&found, fetched))),
-            Err(_) if self.is_withdrawn(&found) => self.pass_withdrawn(),
-            Err(error) if again => Ok(Popped::DamagedTwice(self.number, error)),
+            Err(_) if self.pass_withdrawn(found.kind, found.end) => Ok(Popped::Withdrawn),
+            Err(error) if self.asked.is_some() => Ok(Popped::DamagedTwice(self.number, error)),
             Err(_) => {
-                self.asked = true;
+                self.asked = Some((found.kind, found.end));
                 self.ring.store(WANTED, self.number + 1);
                 Ok(Popped::Damaged)
             }
@@ -111,7 +110,7 @@ impl Consumer {
     ) -> Result<Option<Taken>, RingError> {
         let tail = self.ring.in_turn(TAIL, self.number).load(Acquire);
         // Words only grow: the tail of the message before last is where this one begins at the latest.
-        if tail <= self.next || self.asked {
+        if tail <= self.next || self.asked.is_some() {
             return Ok(None);
         }
         if payload_bytes <= MAIL_BYTES {
@@ -146,7 +145,7 @@ impl Consumer {
         seal: impl FnOnce(u64) -> u64,
         read: impl FnOnce(ReadSpan<'_>) -> u64,
     ) -> Result<Look, RingError> {
-        if self.asked {
+        if self.asked.is_some() {
             return Ok(Look::Other);
         }
         let Some(found) = self.find()? else { return Ok(Look::Nothing) };
@@ -185,21 +184,14 @@ impl Consumer {
         Ok(Look::Taken)
     }
 
-    /// Whether a message that is damaged will not come again. Asked when the message has been read: a payload is
-    /// withdrawn before it changes.
-    fn is_withdrawn(&self, found: &Found) -> bool {
-        found.kind != BUFFERED && self.number < self.ring.load(WITHDRAWN)
-    }
-
-    /// Passes over the next message if it is withdrawn.
-    fn pass_withdrawn<T, E>(&mut self) -> Result<Popped<T, E>, RingError> {
-        match self.find()?.filter(|found| self.is_withdrawn(found)) {
-            Some(found) => {
-                self.pass(found.end);
-                Ok(Popped::Withdrawn)
-            }
-            None => Ok(Popped::Empty),
+    /// Passes over the next message, which is damaged, if it will not come again: whether it did. Asked when the
+    /// message has been read, for a payload is withdrawn before it changes.
+    fn pass_withdrawn(&mut self, kind: u32, end: u64) -> bool {
+        let is_withdrawn = kind != BUFFERED && self.number < self.ring.load(WITHDRAWN);
+        if is_withdrawn {
+            self.pass(end);
         }
+        is_withdrawn
     }
 
     /// The checksum of a payload where it lies, or of what was fetched, and that.
@@ -356,7 +348,7 @@ impl Consumer {
     }
 
     fn advance(&mut self, end: u64) {
-        self.asked = false;
+        self.asked = None;
         self.next = end;
         self.number += 1;
         self.ring.store(VERIFIED, self.number);
