@@ -59,6 +59,12 @@ impl Exchange<'_, '_> {
             }
             if let Some(notice) = self.peers[at].notice {
                 judge(self.recorder, rank, &notice)?;
+                // One of a call to come stays until that is made.
+                let next =
+                    self.operation.collective + u64::from(self.operation.channel == Channel::Collective);
+                if (notice.epoch, notice.sequence) < (self.epoch, next) {
+                    self.peers[at].notice = None;
+                }
             }
         }
         Ok(())
