@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, final
 
 __version__: str
 #: What a list of arrays has as its shape: this word, their number, and for each its number of dimensions and they.
