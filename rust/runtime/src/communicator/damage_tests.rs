@@ -2,6 +2,8 @@
 //! twice is given up.
 
 use std::sync::Barrier;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,8 +13,8 @@ use isobit_sys::WriteSpan;
 use super::{Call, Communicator, Reduction};
 use crate::error::{Error, ErrorKind};
 use crate::link::Link;
-use crate::transport::shm::{self, ShmConfig, ShmOptions};
-use crate::transport::{Attempt, memory};
+use crate::transport::shm::{self, ShmConfig, ShmOptions, Way};
+use crate::transport::{Attempt, ShmTransport, memory};
 
 /// One element, and so many that they take many messages.
 const COUNTS: [usize; 2] = [1, 100_000];
@@ -44,44 +46,83 @@ fn sums(count: usize, tamper: fn(Attempt) -> Option<usize>) -> Vec<Result<Vec<f3
     })
 }
 
+/// What every rank of a shm group, made of threads, gets from `work`; `prepare` readies its link.
+fn over_shm<T: Send>(
+    world_size: u32,
+    prepare: fn(&mut ShmTransport),
+    work: impl Fn(&mut Communicator) -> T + Sync,
+) -> Vec<T> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let job = format!("damage-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+    let all = Barrier::new(world_size as usize);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..world_size)
+            .map(|rank| {
+                let (job, all, work) = (job.clone(), &all, &work);
+                scope.spawn(move || {
+                    let deadline = Instant::now() + Duration::from_secs(10);
+                    let config =
+                        ShmConfig { job, rank, world_size, deadline, options: ShmOptions::default() };
+                    let mut link = shm::connect(&config, &mut || false).expect("the ranks meet");
+                    prepare(&mut link);
+                    let mut comm = Communicator::over(Link::Shm(link));
+                    comm.set_timeout(Duration::from_secs(10));
+                    let result = work(&mut comm);
+                    all.wait();
+                    result
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("no rank panics")).collect()
+    })
+}
+
+fn all_reduce(comm: &mut Communicator, tensor: &[u8], out: &mut [u8]) -> Result<(), Error> {
+    let shape = [tensor.len() as u64 / 4];
+    let mut call = Call { shape: &shape, timeout: None, interrupt: &mut || false };
+    comm.all_reduce(tensor.into(), out.into(), &Reduction::new(ReduceOp::Sum, Dtype::F32), &mut call)
+}
+
 /// The same between processes' rings, where the result has memory of its own: a message is reduced in the pass that
 /// verifies it, and the reduction counts for nothing if it was damaged. No message is so small that its sender would not
 /// wait for it: one that has left would send it again in its next call only.
 #[test]
 fn a_reduction_of_a_damaged_message_is_made_again() {
     for count in [16_384, 98_304] {
-        let job = format!("damage-{}-{count}", std::process::id());
-        let both = Barrier::new(2);
-        let results: Vec<Result<Vec<u8>, Error>> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..2)
-                .map(|rank| {
-                    let (job, both) = (job.clone(), &both);
-                    scope.spawn(move || {
-                        let deadline = Instant::now() + Duration::from_secs(10);
-                        let config =
-                            ShmConfig { job, rank, world_size: 2, deadline, options: ShmOptions::default() };
-                        let mut link = shm::connect(&config, &mut || false).expect("the ranks meet");
-                        link.set_tamper(Box::new(|attempt| (!attempt.again).then_some(20)));
-                        let mut comm = Communicator::over(Link::Shm(link));
-                        comm.set_timeout(Duration::from_secs(10));
-                        let given = (rank as f32 + 1.0).to_le_bytes().repeat(count);
-                        let mut out = vec![0; given.len()];
-                        let mut call =
-                            Call { shape: &[count as u64], timeout: None, interrupt: &mut || false };
-                        let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
-                        let result =
-                            comm.all_reduce((&given[..]).into(), (&mut out[..]).into(), &sum, &mut call);
-                        both.wait();
-                        result.map(|()| out)
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().expect("no rank panics")).collect()
+        let prepare = |link: &mut ShmTransport| link.set_tamper(Box::new(|a| (!a.again).then_some(20)));
+        let results = over_shm(2, prepare, |comm| {
+            let given = (comm.rank() as f32 + 1.0).to_le_bytes().repeat(count);
+            let mut out = vec![0; given.len()];
+            all_reduce(comm, &given, &mut out).map(|()| out)
         });
         for result in results {
             assert!(result.unwrap() == 3f32.to_le_bytes().repeat(count));
         }
     }
+}
+
+/// Peers read large payloads where they lie, and may not have done so when the call fails here.
+#[test]
+fn a_tensor_is_its_callers_again_when_a_call_has_failed_and_the_group_goes_on() {
+    let results = over_shm(
+        3,
+        |link| link.send_only(Way::Fetch),
+        |comm| {
+            for round in 0..20u32 {
+                let odd = comm.rank() == round % 3;
+                let mut tensor = 1f32.to_le_bytes().repeat(if odd { 150_001 } else { 150_000 });
+                let mut out = vec![0; tensor.len()];
+                let error = all_reduce(comm, &tensor, &mut out).expect_err("one rank's count differs");
+                assert_eq!(error.kind, ErrorKind::Desync, "{error}");
+                assert!(error.message.contains("150001"), "{error}");
+                tensor.fill(0xa5);
+                let (one, mut sum) = (1f32.to_le_bytes(), [0; 4]);
+                all_reduce(comm, &one, &mut sum).unwrap();
+                assert_eq!(f32::from_le_bytes(sum), 3.0);
+            }
+        },
+    );
+    assert_eq!(results.len(), 3);
 }
 
 #[test]
