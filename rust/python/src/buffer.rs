@@ -2,7 +2,7 @@
 //!
 //! The fields of a numpy array where they are known, else the buffer protocol where there is one, else
 //! `__array_interface__`: numpy refuses a buffer for the dtypes of ml_dtypes and for arrays of no dimension.
-//! With raw.rs this is the only file outside `rust/sys` with `unsafe` in it: the spans over an array's
+//! Besides `raw/` this is the only file outside `rust/sys` with `unsafe` in it: the spans over an array's
 //! memory are made here and end here.
 #![allow(unsafe_code)]
 

@@ -100,10 +100,12 @@ impl Session {
         let raised = Cell::new(None);
         let interpreter = Interpreter::held(py);
         let listen = || {
-            let error = interpreter.let_go().err();
-            let heard = error.is_some();
-            raised.set(error);
-            heard
+            let heard = interpreter.let_go();
+            // The first one ends the call: none is replaced, which would take the interpreter.
+            heard.is_err_and(|error| {
+                raised.set(Some(error));
+                true
+            })
         };
         let result = progress.call(&mut || listen(), |runtime| {
             let interrupt = &mut || listen();

@@ -4,13 +4,12 @@ use std::time::Instant;
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
-use isobit_sys::os::ring::Look;
 use isobit_sys::os::sites::Sites;
 use isobit_sys::{ReadSpan, WriteSpan};
 
 use crate::transport::memory::{self, MemoryFrame, MemoryTransport};
 use crate::transport::shm::{self, ShmConfig, ShmFrame, ShmOptions, ShmPayload, ShmTransport};
-use crate::transport::{Break, Capabilities, Frame, Lent, MessageNumber, Transport, TransportError};
+use crate::transport::{Break, Capabilities, Frame, Lent, Look, MessageNumber, Transport, TransportError};
 
 macro_rules! each {
     ($self:ident, $link:ident => $call:expr) => {

@@ -11,7 +11,6 @@ use isobit_core::schedule::{Action, Buf, Content, Program, Region, StepIndex};
 use isobit_core::wire::{Channel, Header};
 use isobit_sys::ReadSpan;
 use isobit_sys::os::checksum;
-use isobit_sys::os::ring::Look;
 
 use super::abort::AbortHandle;
 use super::failure::Failure;
@@ -25,7 +24,7 @@ use crate::executor::{CpuExecutor, Message};
 use crate::link::{Link, LinkFrame};
 use crate::recorder::FlightRecorder;
 use crate::trace::{self, Step, Trace};
-use crate::transport::{Frame, Transport, TransportError};
+use crate::transport::{Frame, Look, Transport, TransportError};
 
 /// One run of a program.
 pub(crate) struct Exchange<'r, 'a> {
@@ -296,7 +295,7 @@ impl Exchange<'_, '_> {
     }
 
     /// Answers one peer that received a message damaged. A flight of an earlier call can't be asked
-    /// for: calls end when all their flights are verified.
+    /// for: calls end when all their flights are verified, and withdraw those that are not.
     fn resend(&mut self) -> Result<bool, Failure> {
         let Some((rank, channel, number)) = self.link.resend_wanted() else { return Ok(false) };
         let flights = &self.peers[rank as usize].flights;

@@ -99,7 +99,9 @@ fn of_transport(error: &TransportError, rank: Rank) -> (ErrorKind, Option<Rank>,
             (
                 ErrorKind::Corruption,
                 Some(peer),
-                format!("{error}; suspect this host's memory, and run its memory test"),
+                format!(
+                    "{error}; if no other thread of rank {from} changed the tensor during the call, suspect this host's memory, and run its memory test"
+                ),
             )
         }
         TransportError::Timeout { missing, .. } => {

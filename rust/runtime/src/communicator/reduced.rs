@@ -8,11 +8,10 @@
 use isobit_core::Rank;
 use isobit_core::schedule::{Action, StepIndex};
 use isobit_sys::ReadSpan;
-use isobit_sys::os::ring::Look;
 
 use super::exchange::Exchange;
 use super::failure::Failure;
-use crate::transport::Transport;
+use crate::transport::{Look, Transport};
 
 impl Exchange<'_, '_> {
     /// Takes the message of a `Recv` and carries out the `Reduce` that waits for it alone, if there are both.

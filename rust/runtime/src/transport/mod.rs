@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
-use isobit_sys::os::ring::Look;
 use isobit_sys::os::sites::Sites;
 use isobit_sys::{ReadSpan, WriteSpan};
 use thiserror::Error;
 
+pub use isobit_sys::os::ring::Look;
 pub use memory::MemoryTransport;
 pub use shm::ShmTransport;
 pub use tamper::{Attempt, Tamper};
@@ -117,9 +117,7 @@ fn ranks(ranks: &[Rank]) -> String {
 
 /// The error of a message that arrived damaged twice.
 fn corruption(from: Rank, to: Rank, channel: Channel, number: MessageNumber, detail: &str) -> TransportError {
-    let detail = format!(
-        "message {number} of the {channel:?} channel arrived damaged twice ({detail}); test this host's memory"
-    );
+    let detail = format!("message {number} of the {channel:?} channel arrived damaged twice ({detail})");
     TransportError::Corruption { from, to, detail }
 }
 

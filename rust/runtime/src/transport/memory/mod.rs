@@ -14,14 +14,13 @@ use std::time::Instant;
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, HEADER_BYTES, Header};
 use isobit_sys::os::checksum;
-use isobit_sys::os::ring::Look;
 use isobit_sys::os::shared::SharedBytes;
 use isobit_sys::os::sites::Sites;
 use isobit_sys::{ReadSpan, WriteSpan};
 
 use super::tamper::flip;
 use super::{
-    ABORT_BYTES_MAX, Attempt, BREAK_BYTES_MAX, Break, Capabilities, MessageNumber, Tamper, Transport,
+    ABORT_BYTES_MAX, Attempt, BREAK_BYTES_MAX, Break, Capabilities, Look, MessageNumber, Tamper, Transport,
     TransportError, corruption,
 };
 use state::{Breaks, Link, Message, Shared, State};
@@ -276,8 +275,8 @@ impl Transport for MemoryTransport {
             }
         };
         let intact = message.is_intact();
-        let again = self.damaged[slot].is_some();
         let mut state = self.shared.lock();
+        let again = self.damaged[slot].is_some() && message.number >= state.links[link].withdrawn;
         if intact {
             self.damaged[slot] = None;
             state.links[link].verified += 1;

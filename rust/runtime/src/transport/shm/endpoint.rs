@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
-use isobit_sys::os::ring::{
-    self, Consumer, HEADS_KEPT, Lease, Look, Popped, Producer, RingError, Taken, Way,
-};
+use isobit_sys::os::ring::{self, Consumer, HEADS_KEPT, Lease, Popped, Producer, RingError, Taken, Way};
 use isobit_sys::os::sites::Sites;
 use isobit_sys::os::wake::Sleeper;
 use isobit_sys::{ReadSpan, WriteSpan};
@@ -18,7 +16,7 @@ use super::bootstrap::Formed;
 use super::frame::{Place, Shared, ShmFrame, ShmPayload};
 use super::message::{head, verify};
 use crate::transport::{
-    Attempt, Break, Capabilities, MessageNumber, Tamper, Transport, TransportError, corruption,
+    Attempt, Break, Capabilities, Look, MessageNumber, Tamper, Transport, TransportError, corruption,
 };
 
 /// How often a rank looks for news before it sleeps, if every rank can have a core: some 50 us.
@@ -53,8 +51,7 @@ pub struct ShmTransport {
     /// What there was to see when the last wait ended.
     seen: News,
     looked_around: Instant,
-    /// Whether there is a core for every rank.
-    spins: bool,
+    /// How many ranks can run at a time.
     cores: u32,
     tamper: Option<Tamper>,
     /// The process that joined; a forked child must not say goodbye for it.
@@ -94,7 +91,6 @@ impl ShmTransport {
             sleeper,
             ended: vec![false; world_size],
             looked_around: Instant::now(),
-            spins: world_size <= formed.welcome.cores as usize,
             cores: formed.welcome.cores,
             tamper: None,
             process: std::process::id(),
@@ -104,6 +100,11 @@ impl ShmTransport {
     /// Gives this rank's sends a fault.
     pub fn set_tamper(&mut self, tamper: Tamper) {
         self.tamper = Some(tamper);
+    }
+
+    /// Whether there is a core for every rank.
+    fn spins(&self) -> bool {
+        self.shared.board.world_size() <= self.cores
     }
 
     /// Sends all that is not buffered one way, to those who can have it so, whatever is faster: for tests.
@@ -190,7 +191,7 @@ impl ShmTransport {
 
     /// Whether something changed while this looked a bounded number of times.
     fn changed_soon(&self) -> bool {
-        if self.spins {
+        if self.spins() {
             return (0..SPINS).any(|_| {
                 std::hint::spin_loop();
                 self.news() != self.seen
@@ -226,7 +227,7 @@ impl Transport for ShmTransport {
     fn capabilities(&self) -> Capabilities {
         // Less than one frame is lost at the ring's end.
         let frames = (self.capacity / ring::frame_bytes(self.payload_bytes_max) - 1).min(HEADS_KEPT);
-        let buffered_bytes_max = if self.spins { COPIED_BYTES_MAX } else { ring::BUFFERED_BYTES_MAX };
+        let buffered_bytes_max = if self.spins() { COPIED_BYTES_MAX } else { ring::BUFFERED_BYTES_MAX };
         Capabilities {
             name: "shm",
             payload_bytes_max: self.payload_bytes_max,
@@ -326,11 +327,11 @@ impl Transport for ShmTransport {
     }
 
     fn looks(&self) -> u32 {
-        if self.spins { LOOKS } else { YIELDS }
+        if self.spins() { LOOKS } else { YIELDS }
     }
 
     fn relax(&self) {
-        if self.spins {
+        if self.spins() {
             std::hint::spin_loop();
         } else {
             thread::yield_now();

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, PoisonError};
 
+use super::lease::{Lease, Leases, Small};
 use super::pace::{Pace, UNKNOWN};
 use super::{
     ALIGN, BASE, BUFFERED, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES,
@@ -29,16 +30,6 @@ pub struct Consumer {
     leases: Arc<Mutex<Leases>>,
     /// The producer's memory, if this process can read it, and what that and its alternative have taken.
     memory: Option<(ProcessMemory, Pace)>,
-}
-
-/// Which frames are lent, in the consumer's own memory.
-struct Leases {
-    /// From the oldest on: where each frame ends, and whether its lease is over.
-    queue: VecDeque<(u64, bool)>,
-    /// The number of the oldest.
-    first: u64,
-    /// Memory of payloads that were fetched.
-    spare: Vec<Vec<u8>>,
 }
 
 /// What was found at the ring's end.
@@ -392,67 +383,4 @@ pub enum Taken {
     Small(Small),
     /// Lent where it lies.
     Lent(Lease),
-}
-
-/// The payload of a small message.
-#[derive(Clone, Copy, Debug)]
-pub struct Small {
-    words: [u64; MAIL_WORDS],
-    len: usize,
-}
-
-impl Small {
-    /// The payload.
-    #[inline]
-    pub fn payload(&self) -> ReadSpan<'_> {
-        ReadSpan::of_words(&self.words, self.len)
-    }
-}
-
-/// A message's payload, lent until this is dropped.
-pub struct Lease {
-    ring: Ring,
-    leases: Arc<Mutex<Leases>>,
-    number: u64,
-    place: usize,
-    payload_bytes: usize,
-    /// The payload, if it is not in the ring.
-    fetched: Option<Vec<u8>>,
-}
-
-impl Lease {
-    /// The payload.
-    #[inline]
-    pub fn payload(&self) -> ReadSpan<'_> {
-        match &self.fetched {
-            Some(bytes) => ReadSpan::from(&bytes[..]),
-            // SAFETY: the frame stays the consumer's until `head` passes it, which this lease prevents,
-            // and no one else writes it.
-            None => unsafe { self.ring.reading(self.place + PAYLOAD_AT, self.payload_bytes) },
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        leases.spare.extend(self.fetched.take());
-        let index = (self.number - leases.first) as usize;
-        leases.queue[index].1 = true;
-        let mut freed = None;
-        while let Some((end, true)) = leases.queue.front().copied() {
-            leases.queue.pop_front();
-            leases.first += 1;
-            freed = Some(end);
-        }
-        if let Some(end) = freed {
-            self.ring.store(HEAD, end);
-        }
-    }
-}
-
-impl std::fmt::Debug for Lease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "message {} of {} bytes", self.number, self.payload_bytes)
-    }
 }

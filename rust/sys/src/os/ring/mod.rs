@@ -69,6 +69,7 @@
 //! out of bounds.
 
 mod consumer;
+mod lease;
 mod pace;
 mod producer;
 
@@ -80,7 +81,8 @@ use super::shared::SharedBytes;
 use super::sync::AtomicU64;
 use crate::{ReadSpan, WriteSpan};
 
-pub use consumer::{Consumer, Lease, Look, Popped, Small, Taken};
+pub use consumer::{Consumer, Look, Popped, Taken};
+pub use lease::{Lease, Small};
 pub use pace::Way;
 pub use producer::Producer;
 
