@@ -20,8 +20,6 @@ class Call(NamedTuple):
     out: Callable[[Shape, int], Shape] = lambda shape, n: shape
     reduces: bool = False
     rooted: bool = False
-    #: Whether the data come from one rank, so that others may have theirs before anybody sees that one is wrong.
-    spreads: bool = False
 
 
 def joined(shape: Shape, n: int) -> Shape:
@@ -43,8 +41,8 @@ CALLS = {
     "reduce_scatter": Call(lambda comm, t, out, root: comm.reduce_scatter(t, out), out=parted, reduces=True),
     "all_gather": Call(lambda comm, t, out, root: comm.all_gather(t, out), out=joined),
     "gather": Call(lambda comm, t, out, root: comm.gather(t, out, root=root), out=joined, rooted=True),
-    "scatter": Call(scatter, out=parted, rooted=True, spreads=True),
-    "broadcast": Call(lambda comm, t, out, root: comm.broadcast(t, root=root), rooted=True, spreads=True),
+    "scatter": Call(scatter, out=parted, rooted=True),
+    "broadcast": Call(lambda comm, t, out, root: comm.broadcast(t, root=root), rooted=True),
     "all_to_all": Call(lambda comm, t, out, root: comm.all_to_all(t, out)),
 }
 

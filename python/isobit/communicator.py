@@ -45,8 +45,7 @@ class Communicator(Vectors, Objects):
     **Errors** of every call: `Timeout`, `PeerLost`, `Desync`, `ContractMismatch`, `Corruption`, `Aborted`, all of
     them `isobit.Error`; wrong arguments are `TypeError` and `ValueError`, and the other ranks' calls then raise
     `RemoteArgumentError`. The group goes on with the next call, except after `PeerLost`, `Corruption` and `abort`.
-    Where ranks disagree, tensors and `out` hold their old bits; those of `broadcast` and `scatter` may hold what the
-    root gave.
+    Where ranks disagree about a collective, it raises on all of them, and tensors and `out` hold their old bits.
 
     One thread uses a communicator at a time; a second one gets `ConcurrentUseError`, a forked child
     `ForkedProcessError`. Threads that work at the same time take one group each: see `split`.

@@ -1,10 +1,11 @@
 """What can go wrong, as exceptions.
 
 Wrong arguments are `TypeError` and `ValueError`, raised before anything is sent; the other ranks
-get `RemoteArgumentError`. Everything else is an `isobit.Error`. It fails the call on every rank that
-still has part in it, and the group goes on; a rank that already had all it needed raises at its next
-call instead, so ranks that catch an error must agree where they resume. Only after `PeerLost`, `Corruption` and
-`Aborted` by `abort()` the group's work is over, and each later call raises the same.
+get `RemoteArgumentError`. Everything else is an `isobit.Error`. A collective that is wrong on one rank raises on every
+rank in that call, and the group goes on. One that is interrupted or times out raises on every rank that still has part
+in it; a rank that was done raises at its next call instead, so ranks that catch such an error must agree where they
+resume. Only after `PeerLost`, `Corruption` and `Aborted` by `abort()` the group's work is over, and each later call
+raises the same.
 """
 
 from __future__ import annotations

@@ -78,9 +78,17 @@ fn the_steps_are_the_messages_that_wait_for_one_another() {
                     let (told, chain) = (told.within + told.between, longest_chain(&schedule));
                     let what = format!("{} by {algorithm}, {world_size} in {size}s", request.collective);
                     match algorithm {
-                        // A round of a tree is no shorter because a rank's own messages wait for no other.
-                        Algorithm::Tree => {
+                        // A round of a tree, which the roll call takes, too, is no shorter because a rank's own
+                        // messages wait for no other.
+                        Algorithm::Tree | Algorithm::Flat => {
                             assert!(chain <= told && told <= 2 * chain, "{what}: {told} {chain}")
+                        }
+                        Algorithm::OneShot if request.root.is_some() => {
+                            assert!(chain <= told && told <= 2 * chain, "{what}: {told} {chain}")
+                        }
+                        // In the last round a rank may tell another what it has of that one alone.
+                        Algorithm::Dissemination if !world_size.is_power_of_two() => {
+                            assert!(chain <= told && told <= chain + 1, "{what}: {told} {chain}")
                         }
                         // Groups of one, or a finisher who aggregates, save a message here and there.
                         Algorithm::Hierarchical => {

@@ -124,8 +124,9 @@ fn a_dropped_dependency_is_found(subject: &Subject<'_>) {
                 schedule.programs[rank].steps[step].after.remove(which);
                 let verdict = verify(&subject.request, &subject.topology, &subject.limits, &schedule);
                 applied += 1;
+                use VerifyError::{Early, Race, Unheard};
                 assert!(
-                    matches!(verdict, Err(VerifyError::Race { .. } | VerifyError::Early { .. })),
+                    matches!(verdict, Err(Race { .. } | Early { .. } | Unheard { .. })),
                     "rank {rank} step {step} without {dropped}: {verdict:?}"
                 );
             }

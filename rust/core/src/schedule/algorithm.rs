@@ -3,7 +3,9 @@
 use std::fmt;
 
 use super::builder::Builder;
-use super::{Content, Layout, Limits, PlanError, Program, Request, Schedule, Topology, movement, reduce};
+use super::{
+    Content, Layout, Limits, PlanError, Program, Request, Schedule, Topology, movement, reduce, roll_call,
+};
 use crate::wire::Collective;
 use crate::{Order, Rank};
 
@@ -279,7 +281,7 @@ fn build(
         (Collective::AllGather, _) => movement::all_gather(&ctx, b)?,
         (Collective::AllToAll, _) => movement::all_to_all(&ctx, b)?,
         (Collective::Barrier, Algorithm::Star) => movement::barrier_star(&ctx, b),
-        (Collective::Barrier, _) => movement::barrier(&ctx, b),
+        (Collective::Barrier, _) => roll_call::all(b, topology.world_size()),
         (Collective::PointToPoint, _) => movement::send_recv(&ctx, b)?,
     }
     Ok(builder.finish())

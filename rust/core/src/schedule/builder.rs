@@ -4,7 +4,7 @@
 //! by construction, and since a step only waits for what was emitted before, nothing can wait in a
 //! circle. Asked for one rank's program, it drops what does not concern that rank.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::scoreboard::{Access, Scoreboard};
 use super::{Action, Buf, Content, Layout, Operand, Program, Region, Schedule, Step, StepIndex};
@@ -39,8 +39,11 @@ struct Recorder {
     free: VecDeque<u32>,
     /// The receive of each view.
     received: Vec<StepIndex>,
-    /// What every later send must wait for.
+    /// The first receive from each peer.
+    first: BTreeMap<Rank, StepIndex>,
+    /// What the first of the later messages to each peer must wait for, and who has been sent his.
     fence: Vec<StepIndex>,
+    fenced: BTreeSet<Rank>,
     /// What every later write to the result must wait for.
     gate: Vec<StepIndex>,
 }
@@ -139,9 +142,14 @@ impl<'a> Builder<'a> {
     /// An empty message, if none was sent from `from` to `to` yet: so that the two find out if they
     /// disagree about the operation.
     pub(super) fn meet(&mut self, from: Rank, to: Rank) {
-        if from != to && !self.met.contains(&(from, to)) {
+        if from != to && !self.has_met(from, to) {
             self.transfer(from, NOTHING, to, Place::At(NOTHING), Content::Data);
         }
+    }
+
+    /// Whether a message was sent from `from` to `to`, as far as one of them is recorded.
+    pub(super) fn has_met(&self, from: Rank, to: Rank) -> bool {
+        self.met.contains(&(from, to))
     }
 
     /// `rank` reduces the inputs, which may come in any order.
@@ -193,18 +201,27 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Every send of `rank` from here on waits for everything that it receives before.
+    /// What `rank` sends to each peer from here on comes after the first message of everyone whom it has heard by now:
+    /// the first to a peer waits for them, and the others come after that one. What a peer has told is no news to it.
     pub(super) fn fence(&mut self, rank: Rank) {
-        let recorder = &mut self.recorders[rank as usize];
-        recorder.fence = recorder.receives();
+        if self.records(rank) {
+            let recorder = &mut self.recorders[rank as usize];
+            recorder.fence = recorder.first.values().copied().collect();
+            recorder.fenced.clear();
+        }
     }
 
-    /// Every write of `rank` to its result from here on waits for everything that it receives before: a
-    /// peer that is in another call shows it with its first message, and the result is untouched then.
+    /// What `rank` sends from here on waits for its data alone.
+    pub(super) fn lift_fence(&mut self, rank: Rank) {
+        self.recorders[rank as usize].fence.clear();
+    }
+
+    /// Every write of `rank` to its result from here on waits for the first message of everyone whom it has heard
+    /// by now: a peer that is in another call shows it with that, and the result is untouched then.
     pub(super) fn gate(&mut self, rank: Rank) {
         if self.records(rank) {
             let recorder = &mut self.recorders[rank as usize];
-            recorder.gate = recorder.receives();
+            recorder.gate = recorder.first.values().copied().collect();
         }
     }
 
@@ -216,11 +233,17 @@ impl<'a> Builder<'a> {
             recorder.touch(self.layout.shared_place(rank, at), at, access, step, &mut after);
         };
         match &action {
-            Action::Send { src, .. } => {
+            Action::Send { to, src, .. } => {
                 touch(*src, Access::Read);
-                after.extend(&recorder.fence);
+                if recorder.fenced.insert(*to) {
+                    let own = recorder.first.get(to);
+                    after.extend(recorder.fence.iter().filter(|told| Some(*told) != own));
+                }
             }
-            Action::Recv { dst, .. } => touch(*dst, Access::Write),
+            Action::Recv { from, dst, .. } => {
+                touch(*dst, Access::Write);
+                recorder.first.entry(*from).or_insert(step);
+            }
             Action::Reduce { inputs, out, .. } => {
                 inputs.iter().for_each(|input| touch(input.region, Access::Read));
                 touch(*out, Access::Write);
@@ -256,11 +279,6 @@ impl Action {
 }
 
 impl Recorder {
-    fn receives(&self) -> Vec<StepIndex> {
-        let steps = self.program.steps.iter().zip(0..);
-        steps.filter_map(|(step, at)| matches!(step.action, Action::Recv { .. }).then_some(at)).collect()
-    }
-
     fn touch(
         &mut self,
         shared: Option<u64>,

@@ -16,6 +16,7 @@ mod movement;
 mod program;
 mod reduce;
 mod request;
+mod roll_call;
 mod scoreboard;
 mod steps;
 pub mod verify;

@@ -61,9 +61,9 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 /// A rank's handle on its group. It belongs to one thread at a time.
 ///
 /// Every call takes part in the group's sequence of calls, which must be the same on every rank. A
-/// call that fails on one rank fails on every rank that still has part in it, and the group goes on;
-/// a rank that already had all it needed fails at its next call, so ranks that go on after an error
-/// must agree where. Only a lost peer, a corrupt link or an abort end the group's work, and then
+/// collective that is wrong on one rank fails on all of them, and the group goes on. One that is interrupted
+/// or times out fails on every rank that still has part in it; a rank that was done fails at its next call, so
+/// ranks that go on after such an error must agree where. Only a lost peer, a corrupt link or an abort end the group's work, and then
 /// each later call gives that error.
 pub struct Communicator {
     link: Link,

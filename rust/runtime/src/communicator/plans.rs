@@ -36,8 +36,8 @@ pub(crate) struct Plan {
 pub(crate) enum Sending {
     /// Each is complete when its receiver has verified it.
     Verified,
-    /// Those that are small enough are complete at once: each rank hears from all whom it tells, so that
-    /// its call does not end before they have come as far.
+    /// Those that are small enough are complete at once: nobody is done before all have shown that they are in the
+    /// same call.
     Buffered,
     /// The same, and all are small enough.
     AllBuffered,
@@ -115,10 +115,10 @@ impl Plans {
         region.len * element_bytes(content, signature.contract.as_ref(), signature.dtype) as u64
     }
 
-    /// How the messages of a program may be sent. Where not every rank hears from all whom it tells, a sender
-    /// waits until its message was verified: it would else have returned before anybody could object.
+    /// How the messages of a program may be sent. Between two ranks alone the sender waits until its message was
+    /// verified: it would else have returned before the other could object.
     fn sending(&self, signature: &Signature, program: &Program) -> Sending {
-        let Some(bytes_max) = self.buffered_bytes_max.filter(|_| signature.root.is_none()) else {
+        let Some(bytes_max) = self.buffered_bytes_max.filter(|_| signature.receiver.is_none()) else {
             return Sending::Verified;
         };
         let is_small = |step: &Step| match &step.action {

@@ -3,7 +3,7 @@
 
 use crate::Rank;
 use crate::schedule::algorithm::{Context, chunks};
-use crate::schedule::builder::{Builder, NOTHING, Place, region};
+use crate::schedule::builder::{Builder, Place, region};
 use crate::schedule::{Buf, Content, PlanError, Region};
 
 /// Every rank sends its block to every other. First chunks wait where they came until there is one from each.
@@ -136,19 +136,4 @@ pub(in crate::schedule) fn send_recv(ctx: &Context<'_>, b: &mut Builder<'_>) -> 
         b.meet(from, to);
     }
     Ok(())
-}
-
-/// In round `k` rank `r` tells `r + 2^k` that all it has heard of have arrived.
-pub(in crate::schedule) fn barrier(ctx: &Context<'_>, b: &mut Builder<'_>) {
-    let world_size = ctx.layout.world_size();
-    let mut distance = 1;
-    while distance < world_size {
-        for (from, to) in b.rotation(distance) {
-            b.transfer(from, NOTHING, to, Place::At(NOTHING), Content::Data);
-        }
-        for rank in b.recorded() {
-            b.fence(rank);
-        }
-        distance = distance.saturating_mul(2);
-    }
 }

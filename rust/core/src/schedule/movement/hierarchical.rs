@@ -11,7 +11,7 @@ use super::direct;
 use crate::Rank;
 use crate::schedule::algorithm::{Context, chunks};
 use crate::schedule::builder::{Builder, Place, region};
-use crate::schedule::{Buf, Content, PlanError, Topology};
+use crate::schedule::{Buf, Content, PlanError, Topology, roll_call};
 
 /// Every rank gets every block.
 pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
@@ -29,6 +29,7 @@ pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) ->
     };
     let own: Vec<&[Rank]> =
         (0..shares.groups.len()).filter(|g| concerns(*g)).map(|g| shares.groups[g].as_slice()).collect();
+    roll_call::all(b, ctx.layout.world_size());
     for rank in b.recorded() {
         let block = ctx.layout.block(rank);
         let len = block.end - block.start;

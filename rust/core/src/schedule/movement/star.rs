@@ -42,6 +42,7 @@ pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) ->
             b.copy(to, first, out, Content::Data);
         }
     }
+    b.fence(ROOT);
     for to in others {
         b.meet(ROOT, to);
     }

@@ -8,10 +8,11 @@ use std::ops::Range;
 use crate::Rank;
 use crate::schedule::algorithm::{Algorithm, Context, Footprint, chunks};
 use crate::schedule::builder::{Builder, Place, region};
-use crate::schedule::{Buf, Content, PlanError, Region};
+use crate::schedule::{Buf, Content, PlanError, Region, roll_call};
 use crate::wire::Collective;
 
-/// The root's tensor goes down the tree, chunk after chunk: a rank passes one on while it receives the next.
+/// The root's tensor goes down the tree, when the root has heard that all are here, chunk after chunk: a rank passes one
+/// on while it receives the next.
 pub(in crate::schedule) fn broadcast(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
     let chunk = ctx.data_chunk(b)?;
     let tree = Tree::new(ctx);
@@ -23,17 +24,17 @@ pub(in crate::schedule) fn broadcast(ctx: &Context<'_>, b: &mut Builder<'_>) -> 
         edges.extend((0..more).map(|parent| (tree.rank(parent), tree.rank(reached + parent))));
         reached += more;
     }
-    edges.retain(|&(parent, child)| b.records(parent) || b.records(child));
+    roll_call::up(b, &edges);
+    let mut concerned = edges.clone();
+    concerned.retain(|&(parent, child)| b.records(parent) || b.records(child));
     for (start, len) in chunks(0..ctx.layout.count(), chunk) {
-        for &(parent, child) in &edges {
+        for &(parent, child) in &concerned {
             let buf = if ctx.layout.is_root(parent) { Buf::Part(0) } else { Buf::Out };
             let dst = Place::At(region(Buf::Out, start, len));
             b.transfer(parent, region(buf, start, len), child, dst, Content::Data);
         }
     }
-    for (parent, child) in edges {
-        b.meet(parent, child);
-    }
+    roll_call::down(b, &edges);
     Ok(())
 }
 
@@ -54,6 +55,8 @@ pub(in crate::schedule) fn gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Res
     let (mut held, mut rest) = (Vec::new(), Vec::new());
     for v in tree.lowest_first() {
         let (child, parent) = (tree.rank(v), tree.parent(v));
+        // What it sends shows that its whole subtree is here.
+        b.fence(child);
         for (first, run) in tree.runs(v) {
             for (start, len) in chunks(run.clone(), chunk) {
                 let piece = start..start + len;
@@ -72,7 +75,9 @@ pub(in crate::schedule) fn gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Res
             }
         }
         b.meet(child, tree.rank(parent));
+        b.lift_fence(child);
     }
+    roll_call::down(b, &tree.edges());
     b.gate(tree.root);
     for (view, dst) in held {
         b.copy(tree.root, view, dst, Content::Data);
@@ -84,11 +89,12 @@ pub(in crate::schedule) fn gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Res
     Ok(())
 }
 
-/// Every rank's block comes down the tree from the root.
+/// Every rank's block comes down the tree from the root, when that has heard that all are here.
 pub(in crate::schedule) fn scatter(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
     let chunk = ctx.data_chunk(b)?;
     let tree = Tree::new(ctx);
     let staged = tree.stage(ctx, b)?;
+    roll_call::up(b, &tree.edges());
     for v in tree.lowest_first().into_iter().rev() {
         let (child, parent) = (tree.rank(v), tree.rank(tree.parent(v)));
         for (first, run) in tree.runs(v) {
@@ -102,7 +108,13 @@ pub(in crate::schedule) fn scatter(ctx: &Context<'_>, b: &mut Builder<'_>) -> Re
                 b.transfer(parent, src, child, Place::At(dst), Content::Data);
             }
         }
-        b.meet(parent, child);
+        if parent == tree.root {
+            b.meet(parent, child);
+        }
+    }
+    // Flat, the root has had a message for each.
+    if !tree.flat {
+        roll_call::down(b, &tree.edges());
     }
     for v in 0..tree.world_size {
         let own = tree.sums[v as usize]..tree.sums[v as usize + 1];
@@ -158,6 +170,11 @@ impl Tree {
             all.sort_by_key(|v| v.trailing_zeros());
         }
         all
+    }
+
+    /// The edges of the binomial tree.
+    fn edges(&self) -> Vec<(Rank, Rank)> {
+        roll_call::binomial(self.root, self.world_size)
     }
 
     /// The subtree of `v` as runs of consecutive ranks: the first of each, and its elements in the

@@ -5,7 +5,7 @@
 //! If the world size is no power of two, as many odd ranks as it exceeds one by give their
 //! contributions to their even neighbours first, and get the result from them.
 
-use super::{heaviest, heaviest_parts, joint_cover, leaf_map, lend, merge, merges, own, weigh};
+use super::{call_roll, heaviest, heaviest_parts, joint_cover, leaf_map, lend, merge, merges, own, weigh};
 use crate::Rank;
 use crate::law::Node;
 use crate::schedule::algorithm::{Context, Footprint, chunks};
@@ -15,6 +15,7 @@ use crate::schedule::{Buf, Content, Operand, PlanError};
 pub(in crate::schedule) fn butterfly(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
     let groups = Groups::new(ctx);
     let chunk = ctx.chunk(b, &groups.footprint(ctx))?;
+    call_roll(ctx, b);
     for piece in chunks(0..ctx.layout.count(), chunk) {
         exchange(ctx, b, &groups, piece);
     }

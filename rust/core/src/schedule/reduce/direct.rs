@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{LAG, heaviest_parts, lend, own};
+use super::{LAG, call_roll, heaviest_parts, lend, own};
 use crate::Rank;
 use crate::schedule::algorithm::{Context, Footprint, chunk_of, chunks_in};
 use crate::schedule::builder::{Builder, Place, region};
@@ -19,6 +19,7 @@ pub(in crate::schedule) fn direct(ctx: &Context<'_>, b: &mut Builder<'_>) -> Res
     let slots = if collective == Collective::Reduce { LAG + 1 } else { 0 };
     let footprint = Footprint { message: message.max(result), lent, slot: result, slots };
     let chunk = ctx.chunk(b, &footprint)?;
+    call_roll(ctx, b);
     let slice = |rank: Rank| match collective {
         Collective::ReduceScatter => ctx.layout.block(rank),
         _ => slice_of(ctx.layout.count(), world_size, rank),

@@ -10,12 +10,12 @@ use std::ops::Range;
 
 use super::direct::result_place;
 use super::lanes::{Bundle, Lanes};
-use super::{LAG, cover_of, heaviest, heaviest_parts, lend, merge, merges, own, weigh};
+use super::{LAG, call_roll, cover_of, heaviest, heaviest_parts, lend, merge, merges, own, weigh};
 use crate::Rank;
 use crate::law::Node;
 use crate::schedule::algorithm::{Context, Footprint};
 use crate::schedule::builder::{Builder, Place, region};
-use crate::schedule::{Buf, Content, Operand, PlanError, Region, Topology};
+use crate::schedule::{Buf, Content, Operand, PlanError, Region, Topology, roll_call};
 use crate::wire::Collective;
 
 pub(in crate::schedule) fn hierarchical(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
@@ -25,6 +25,13 @@ pub(in crate::schedule) fn hierarchical(ctx: &Context<'_>, b: &mut Builder<'_>) 
     let lanes = Lanes::new(ctx.layout, &groups);
     let plan = Plan { ctx, groups: &groups, lanes, covers };
     let chunk = ctx.chunk(b, &plan.footprint())?;
+    // Who finishes something has heard of everyone, and so has who gets a result.
+    if !call_roll(ctx, b)
+        && ctx.layout.request().collective != Collective::AllReduce
+        && plan.lanes.leave_some_out()
+    {
+        roll_call::all(b, ctx.layout.world_size());
+    }
     let mut finished: Vec<Vec<(Bundle, Vec<Region>)>> = Vec::new();
     let turns = (0..plan.lanes.rounds(chunk)).flat_map(|round| plan.lanes.turns(chunk, round));
     for bundles in turns {

@@ -57,6 +57,11 @@ impl Lanes {
         self.pieces.len()
     }
 
+    /// Whether some ranks finish nothing.
+    pub(super) fn leave_some_out(&self) -> bool {
+        self.pieces.iter().any(|(range, _)| range.is_empty())
+    }
+
     /// The size of the largest group.
     pub(super) fn largest(&self) -> usize {
         self.largest

@@ -15,13 +15,24 @@ pub(super) use star::star;
 
 use super::algorithm::Context;
 use super::builder::{Builder, Place, region};
-use super::{Buf, Content, Operand, Region};
+use super::{Buf, Content, Operand, Region, roll_call};
 use crate::law::{LeafMap, LeafSet, Node, cover};
 use crate::{Order, Rank};
 
 /// How many chunks the exchange of results lags behind that of contributions, so that a result that
 /// is not finished yet does not hold up the contributions behind it.
 const LAG: u64 = 2;
+
+/// Calls the roll where the contributions alone would not show everyone that all are here: some rank has none, or there
+/// is nothing to contribute to.
+fn call_roll(ctx: &Context<'_>, b: &mut Builder<'_>) -> bool {
+    let world_size = ctx.layout.world_size();
+    let silent = ctx.layout.count() == 0 || (0..world_size).any(|rank| ctx.layout.parts(rank).is_empty());
+    if silent {
+        roll_call::all(b, world_size);
+    }
+    silent
+}
 
 /// A rank's own contributions to a chunk.
 fn own(ctx: &Context<'_>, rank: Rank, (start, len): (u64, u64)) -> Vec<Operand> {

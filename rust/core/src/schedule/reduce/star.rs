@@ -1,7 +1,7 @@
 //! Star: rank 0 receives every contribution, finishes, and sends everyone the result. No other algorithm has so
 //! few messages, and none gives one rank so many.
 
-use super::{heaviest_parts, lend, own};
+use super::{call_roll, heaviest_parts, lend, own};
 use crate::schedule::algorithm::{Context, Footprint, STAR_ROOT as ROOT, chunks};
 use crate::schedule::builder::{Builder, Place, region};
 use crate::schedule::{Buf, Content, Operand, PlanError};
@@ -10,6 +10,7 @@ pub(in crate::schedule) fn star(ctx: &Context<'_>, b: &mut Builder<'_>) -> Resul
     let (message, lent) = heaviest_parts(ctx);
     let message = message.max(ctx.layout.bytes(Content::Result));
     let chunk = ctx.chunk(b, &Footprint { message, lent, slot: 0, slots: 0 })?;
+    call_roll(ctx, b);
     let others = 1..ctx.layout.world_size();
     for piece in chunks(0..ctx.layout.count(), chunk) {
         let mut inputs: Vec<Operand> = own(ctx, ROOT, piece);

@@ -65,15 +65,15 @@ pub enum VerifyError {
         /// The element (of slots the byte).
         element: u64,
     },
-    /// A result that several ranks fill is written to before one of them has shown that it is in this call.
-    #[error("rank {rank}: step {step} writes to the result before rank {from} has sent anything")]
+    /// A result is written to before a rank has shown that it is in this call.
+    #[error("rank {rank}: step {step} writes to the result before it has heard of rank {of}")]
     Early {
         /// The rank.
         rank: Rank,
         /// The step.
         step: StepIndex,
-        /// Of whom it should have waited for a message.
-        from: Rank,
+        /// Of whom it has not heard.
+        of: Rank,
     },
     /// One rank sends more or fewer messages to another than that one receives.
     #[error("rank {from} sends {sent} messages to rank {to}, which receives {received}")]
@@ -169,7 +169,7 @@ pub enum VerifyError {
         /// The limit.
         window_bytes: u64,
     },
-    /// A rank is done with a barrier before another has begun it.
+    /// A rank is done before another has shown that it is in the same call.
     #[error("rank {rank} is done without having heard of rank {of}")]
     Unheard {
         /// The rank.

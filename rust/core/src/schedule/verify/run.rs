@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::heard::Heard;
 use super::memory::{Kind, KindId, Kinds, Memory, Value};
 use super::{VerifyError, reads};
 use crate::law::{LeafSet, Node};
@@ -64,8 +65,8 @@ struct Run<'a> {
     done: Vec<Vec<bool>>,
     /// For every view: its sender, and how many steps are still to read it.
     views: Vec<Vec<(Rank, usize)>>,
-    /// Of a barrier: for every step, of which ranks the rank has heard when it is complete.
-    heard: Vec<Vec<LeafSet>>,
+    /// None between two ranks alone, where a sender is done when its receiver has verified what he got.
+    heard: Option<Heard<'a>>,
     work: Vec<Work>,
 }
 
@@ -88,7 +89,7 @@ impl<'a> Run<'a> {
             waiting: programs.iter().map(|p| vec![Vec::new(); p.steps.len()]).collect(),
             done: programs.iter().map(|p| vec![false; p.steps.len()]).collect(),
             views: programs.iter().map(|p| vec![(0, 0); p.views as usize]).collect(),
-            heard: programs.iter().map(|p| vec![LeafSet::default(); p.steps.len()]).collect(),
+            heard: (layout.request().collective != Collective::PointToPoint).then(|| Heard::new(schedule)),
             work: Vec::new(),
         };
         for (rank, program) in (0..).zip(programs) {
@@ -135,14 +136,10 @@ impl<'a> Run<'a> {
         });
     }
 
-    fn complete(&mut self, rank: Rank, step: StepIndex, told: LeafSet) {
+    fn complete(&mut self, rank: Rank, step: StepIndex) -> Result<(), VerifyError> {
         self.done[rank as usize][step as usize] = true;
-        if self.layout.request().collective == Collective::Barrier {
-            let after = &self.schedule.programs[rank as usize].steps[step as usize].after;
-            let heard = &self.heard[rank as usize];
-            let earlier = after.iter().flat_map(|earlier| heard[*earlier as usize].iter());
-            let heard = LeafSet::from_leaves(earlier.chain(told.iter()).chain([rank]));
-            self.heard[rank as usize][step as usize] = heard;
+        if let Some(heard) = &mut self.heard {
+            heard.complete(rank, step)?;
         }
         for view in views_read(self.action(rank, step)) {
             let (from, readers) = &mut self.views[rank as usize][view as usize];
@@ -159,6 +156,7 @@ impl<'a> Run<'a> {
                 self.ready(rank, later);
             }
         }
+        Ok(())
     }
 
     fn release(&mut self, from: Rank, to: Rank, view: u32) {
@@ -213,9 +211,8 @@ impl<'a> Run<'a> {
         pair.lent.push_back((view, bytes, !read));
         pair.held += bytes;
         pair.give_back();
-        self.complete(from, send, LeafSet::default());
-        let told = self.heard[from as usize][send as usize].clone();
-        self.complete(to, recv, told);
+        self.complete(from, send)?;
+        self.complete(to, recv)?;
         Ok(true)
     }
 
@@ -231,8 +228,7 @@ impl<'a> Run<'a> {
             }
             Action::Send { .. } | Action::Recv { .. } => unreachable!("messages are no local work"),
         }
-        self.complete(rank, step, LeafSet::default());
-        Ok(())
+        self.complete(rank, step)
     }
 
     /// The values of a region, which must be what the step claims.
@@ -339,15 +335,7 @@ impl<'a> Run<'a> {
                 return Err(VerifyError::WrongResult { rank, element, found });
             }
         }
-        if self.layout.request().collective == Collective::Barrier {
-            for (rank, heard) in (0..).zip(&self.heard) {
-                let all = LeafSet::from_leaves(heard.iter().flat_map(LeafSet::iter).chain([rank]));
-                if let Some(of) = (0..self.layout.world_size()).find(|of| !all.contains(*of)) {
-                    return Err(VerifyError::Unheard { rank, of });
-                }
-            }
-        }
-        Ok(())
+        self.heard.as_ref().map_or(Ok(()), Heard::check_done)
     }
 }
 
