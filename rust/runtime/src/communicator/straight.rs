@@ -180,7 +180,7 @@ impl Exchange<'_, '_> {
                     looks.asked = true;
                     self.ask()?;
                 }
-                self.link.relax();
+                self.link.relax(looks.done);
             }
         }
     }

@@ -23,6 +23,8 @@ use crate::transport::{
 const SPINS: u32 = 2_000;
 /// How often it looks for a message that it expects, before it looks for all news: some 20 us.
 const LOOKS: u32 = 1_000;
+/// After how many of these it lets others have its core for the first time: some 5 us.
+const LOOKS_UNTIL_YIELD: u32 = 64;
 /// How often it gives its core away before it sleeps, if not. Others need the core, and the one that is
 /// waited for among them; going to sleep and being woken takes as long as a few dozen turns.
 const YIELDS: u32 = 64;
@@ -192,8 +194,8 @@ impl ShmTransport {
     /// Whether something changed while this looked a bounded number of times.
     fn changed_soon(&self) -> bool {
         if self.spins() {
-            return (0..SPINS).any(|_| {
-                std::hint::spin_loop();
+            return (0..SPINS).any(|looks| {
+                pause(looks);
                 self.news() != self.seen
             });
         }
@@ -201,6 +203,16 @@ impl ShmTransport {
             thread::yield_now();
             self.news() != self.seen
         })
+    }
+}
+
+/// The pause of a rank that should have its core for itself. It may share it all the same, for as long as the scheduler
+/// has not noticed, and even with the peer that it waits for: so now and then it lets others have the core.
+fn pause(looks: u32) {
+    if looks >= LOOKS_UNTIL_YIELD && looks.is_power_of_two() {
+        thread::yield_now();
+    } else {
+        std::hint::spin_loop();
     }
 }
 
@@ -330,9 +342,9 @@ impl Transport for ShmTransport {
         if self.spins() { LOOKS } else { YIELDS }
     }
 
-    fn relax(&self) {
+    fn relax(&self, looks: u32) {
         if self.spins() {
-            std::hint::spin_loop();
+            pause(looks);
         } else {
             thread::yield_now();
         }
