@@ -105,6 +105,7 @@ macro_rules! every_case {
                 a_message_damaged_twice_is_a_corruption_that_names_both_ranks,
                 a_withdrawn_message_is_passed_over_unless_it_is_there_whole,
                 a_buffered_message_arrives_and_a_damaged_one_is_mended_without_its_sender,
+                a_damaged_buffered_message_is_mended_though_its_sender_never_calls_again,
                 a_message_other_than_the_expected_one_stays_for_who_takes_any,
                 a_buffered_message_damaged_twice_is_a_corruption,
                 an_abort_reaches_every_rank_in_its_wait_and_the_first_wins,

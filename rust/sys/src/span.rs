@@ -6,7 +6,6 @@
 //! of it while a writable handle lives.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -76,11 +75,12 @@ impl ReadSpan<'_> {
         a + self.len <= b || b + other.len <= a
     }
 
-    /// Appends a copy of the bytes.
-    pub(crate) fn append_to(self, bytes: &mut VecDeque<u8>) {
-        // SAFETY: the span's bytes are readable, no other thread writes to them, and this one only
-        // copies while the slice lives.
-        bytes.extend(unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) });
+    /// Copies the bytes to others. Panics if those are not as many.
+    #[inline]
+    pub(crate) fn copy_to(self, out: WriteSpan<'_>) {
+        assert_eq!(self.len, out.len, "as many bytes as the span has");
+        // SAFETY: the bytes are readable there and writable here, and may overlap.
+        unsafe { std::ptr::copy(self.start.as_ptr(), out.start.as_ptr(), self.len) };
     }
 }
 

@@ -149,7 +149,7 @@ pub trait Frame: Lent {
 /// A rank's connection to the others of its group.
 ///
 /// A send is complete when the receiver has verified it (`verified` has passed its number), a buffered
-/// one at once. Until then the sender keeps the payload as it is, because the receiver may read it where it lies,
+/// one at once, for a copy of it lies where the receiver finds it. Until then the sender keeps the payload as it is, because the receiver may read it where it lies,
 /// and a damaged message is asked for once more: `wait` then returns, `resend_wanted` names it, and `resend` gives
 /// it again. A sender that can't keep it any longer calls `withdraw`.
 pub trait Transport: Send {
@@ -188,7 +188,8 @@ pub trait Transport: Send {
     ) -> Result<Option<MessageNumber>, TransportError>;
 
     /// As `try_send`, for a payload of at most `buffered_bytes_max` bytes, which is not needed any more
-    /// when this returns: the transport keeps a copy, and gives it again by itself. Whether it was sent.
+    /// when this returns: a receiver that finds the message damaged takes a copy of it, without this rank. Whether it
+    /// was sent.
     ///
     /// The receiver is not woken: `ring` does that, and must follow before this rank waits or returns.
     fn try_send_buffered(

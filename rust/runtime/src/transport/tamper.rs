@@ -14,7 +14,7 @@ pub struct Attempt {
     pub channel: Channel,
     /// The message's number.
     pub number: MessageNumber,
-    /// Whether it is sent for the second time.
+    /// Whether it is sent for the second time, or is the copy of a buffered one.
     pub again: bool,
 }
 

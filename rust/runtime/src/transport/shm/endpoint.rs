@@ -159,19 +159,11 @@ impl ShmTransport {
         self.lost(to).map_or(Ok(()), Err)
     }
 
-    /// The bit of a payload that a test wants flipped.
-    fn damage(&mut self, to: Rank, channel: Channel, again: Option<MessageNumber>) -> Option<usize> {
+    /// The bit of the next message's payload, or of what stands in for it, that a test wants flipped.
+    fn damage(&mut self, to: Rank, channel: Channel, again: bool) -> Option<usize> {
         let tamper = self.tamper.as_mut()?;
-        let rings = self.outgoing[to as usize].as_ref()?;
-        let number = again.unwrap_or_else(|| rings[channel as usize].sent());
-        tamper(Attempt { to, channel, number, again: again.is_some() })
-    }
-
-    /// Sends a message again whose copy was kept.
-    fn resend_buffered(&mut self, to: Rank, channel: Channel, number: MessageNumber) -> bool {
-        let Some((head, payload)) = self.producer(to, channel).copy() else { return false };
-        let header = Header::decode(&head).expect("the copy of a header of this rank's own");
-        self.resend(to, channel, number, &header, ReadSpan::from(&payload[..])).is_ok()
+        let number = self.outgoing[to as usize].as_ref()?[channel as usize].sent();
+        tamper(Attempt { to, channel, number, again })
     }
 
     /// Notes which processes ended; waits for that, a bell or a signal at most `timeout`.
@@ -258,7 +250,7 @@ impl Transport for ShmTransport {
     ) -> Result<Option<MessageNumber>, TransportError> {
         assert!(payload.len() <= self.payload_bytes_max, "the payload exceeds the largest");
         self.check(to)?;
-        let (rank, damage) = (self.rank, self.damage(to, channel, None));
+        let (rank, damage) = (self.rank, self.damage(to, channel, false));
         let head = head(header, payload, damage);
         let sent = self.producer(to, channel).try_push(payload, head).map_err(Self::broken(rank, to))?;
         if sent.is_some() {
@@ -275,10 +267,11 @@ impl Transport for ShmTransport {
         payload: ReadSpan<'_>,
     ) -> Result<bool, TransportError> {
         self.check(to)?;
-        let (rank, damage) = (self.rank, self.damage(to, channel, None));
-        let head = |sum, sent: WriteSpan<'_>| {
-            if let Some(bit) = damage {
-                sent.flip(bit);
+        let rank = self.rank;
+        let damages = [false, true].map(|again| self.damage(to, channel, again));
+        let head = |sum, places: [WriteSpan<'_>; 2]| {
+            for (place, damage) in places.into_iter().zip(damages) {
+                damage.into_iter().for_each(|bit| place.flip(bit));
             }
             header.sealed(sum)
         };
@@ -392,7 +385,6 @@ impl Transport for ShmTransport {
                 let wanted = self.producer(to, channel).resend_wanted().unwrap_or(None);
                 if let Some(number) = wanted
                     && self.lost(to).is_none()
-                    && !self.resend_buffered(to, channel, number)
                 {
                     return Some((to, channel, number));
                 }
@@ -413,7 +405,9 @@ impl Transport for ShmTransport {
         if let Some(lost) = self.lost(to) {
             return Err(lost);
         }
-        let (rank, damage) = (self.rank, self.damage(to, channel, Some(number)));
+        let rank = self.rank;
+        let attempt = Attempt { to, channel, number, again: true };
+        let damage = self.tamper.as_mut().and_then(|tamper| tamper(attempt));
         let head = head(header, payload, damage);
         self.producer(to, channel).resend(number, payload, head).map_err(Self::broken(rank, to))?;
         self.shared.notify(to);

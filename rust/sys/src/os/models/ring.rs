@@ -117,6 +117,30 @@ fn a_damaged_message_is_rewritten_after_its_read_and_read_after_its_rewrite() {
     });
 }
 
+/// Copies have room for one message, and the next waits until it is verified.
+#[test]
+fn a_damaged_message_is_taken_from_its_copy_before_its_room_is_used_again() {
+    explore(|| {
+        let (mut producer, mut consumer) = pair();
+        let sending = thread::spawn(move || {
+            for (number, len) in (0..).zip([64, 0]) {
+                let bytes = payload(number, len);
+                let head = |sum, [sent, _]: [WriteSpan<'_>; 2]| {
+                    sent.flip(3);
+                    head(sum, sent)
+                };
+                while producer.try_push_buffered(ReadSpan::from(&bytes[..]), head).unwrap().is_none() {
+                    thread::yield_now();
+                }
+            }
+        });
+        for (number, len) in (0..).zip([64, 0]) {
+            assert_eq!(pop(&mut consumer).payload().to_vec(), payload(number, len));
+        }
+        sending.join().unwrap();
+    });
+}
+
 /// The consumer expects what comes, and the mail of one message is next to the tail of a later one.
 #[test]
 fn an_expected_message_is_never_taken_for_a_later_one() {

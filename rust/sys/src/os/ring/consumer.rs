@@ -7,9 +7,9 @@ use std::sync::{Arc, PoisonError};
 use super::lease::{Lease, Leases, Small};
 use super::pace::{Pace, UNKNOWN};
 use super::{
-    ALIGN, BASE, BUFFERED, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES,
-    MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, RESENT, RING_PACE, Ring, RingError, TAIL, VERIFIED, WANTED, WITHDRAWN,
-    WRAP, Way, damaged, frame_bytes, mailed, payload_bytes_max,
+    ALIGN, BASE, BUFFERED, COPIES, COPIES_BYTES, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES,
+    MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, RESENT, RING_PACE, Ring, RingError, TAIL, VERIFIED,
+    WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, mailed, payload_bytes_max, seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
@@ -25,8 +25,8 @@ pub struct Consumer {
     next: u64,
     /// The next message's number.
     number: u64,
-    /// If that message was found damaged once, its kind and where its frame ends: the producer may be rewriting it.
-    asked: Option<(u32, u64)>,
+    /// If that message was found damaged once, where its frame ends: the producer may be rewriting it.
+    asked: Option<u64>,
     leases: Arc<Mutex<Leases>>,
     /// The producer's memory, if this process can read it, and what that and its alternative have taken.
     memory: Option<(ProcessMemory, Pace)>,
@@ -43,7 +43,8 @@ pub enum Popped<T, E> {
     Damaged,
     /// A message that will not come, because its sender has given it up. There may be another.
     Withdrawn,
-    /// A message that did not pass a second time: its number, and why. Every later call finds it again.
+    /// A message that did not pass a second time, or whose copy did not: its number, and why. Every later call finds
+    /// it again.
     DamagedTwice(u64, E),
 }
 
@@ -69,10 +70,10 @@ impl Consumer {
     /// checksum of the payload as it lies in the ring.
     pub fn try_pop<T, E>(
         &mut self,
-        check: impl FnOnce(&[u8; HEAD_BYTES], usize, u64) -> Result<T, E>,
+        check: impl Fn(&[u8; HEAD_BYTES], usize, u64) -> Result<T, E>,
     ) -> Result<Popped<T, E>, RingError> {
-        if let Some((kind, end)) = self.asked.filter(|_| self.ring.load(RESENT) != self.number + 1) {
-            return Ok(if self.pass_withdrawn(kind, end) { Popped::Withdrawn } else { Popped::Empty });
+        if let Some(end) = self.asked.filter(|_| self.ring.load(RESENT) != self.number + 1) {
+            return Ok(if self.pass_withdrawn(end) { Popped::Withdrawn } else { Popped::Empty });
         }
         let Some(found) = self.find()? else { return Ok(Popped::Empty) };
         let mut head = [0; HEAD_BYTES];
@@ -81,13 +82,10 @@ impl Consumer {
         let (fetched, sum) = self.look(&found);
         match check(&head, found.payload_bytes, sum) {
             Ok(checked) => Ok(Popped::Frame(checked, self.lend(&found, fetched))),
-            Err(_) if self.pass_withdrawn(found.kind, found.end) => Ok(Popped::Withdrawn),
-            Err(error) if self.asked.is_some() => Ok(Popped::DamagedTwice(self.number, error)),
-            Err(_) => {
-                self.asked = Some((found.kind, found.end));
-                self.ring.store(WANTED, self.number + 1);
-                Ok(Popped::Damaged)
-            }
+            Err(error) => match found.at {
+                At::Both(copy) => self.take_copy(&found, copy, check),
+                At::Here | At::There(_) => Ok(self.ask_again(found.end, error)),
+            },
         }
     }
 
@@ -161,7 +159,7 @@ impl Consumer {
                 self.leases().spare.push(bytes);
                 sum
             }
-            (At::Here, _) => {
+            (At::Here | At::Both(_), _) => {
                 // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
                 read(unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) })
             }
@@ -175,14 +173,56 @@ impl Consumer {
         Ok(Look::Taken)
     }
 
+    /// Asks for the next message, which is damaged, once more, if it will come again and has not yet.
+    fn ask_again<T, E>(&mut self, end: u64, error: E) -> Popped<T, E> {
+        if self.pass_withdrawn(end) {
+            return Popped::Withdrawn;
+        }
+        if self.asked.is_some() {
+            return Popped::DamagedTwice(self.number, error);
+        }
+        self.asked = Some(end);
+        self.ring.store(WANTED, self.number + 1);
+        Popped::Damaged
+    }
+
     /// Passes over the next message, which is damaged, if it will not come again: whether it did. Asked when the
     /// message has been read, for a payload is withdrawn before it changes.
-    fn pass_withdrawn(&mut self, kind: u32, end: u64) -> bool {
-        let is_withdrawn = kind != BUFFERED && self.number < self.ring.load(WITHDRAWN);
+    fn pass_withdrawn(&mut self, end: u64) -> bool {
+        let is_withdrawn = self.number < self.ring.load(WITHDRAWN);
         if is_withdrawn {
             self.pass(end);
         }
         is_withdrawn
+    }
+
+    /// Takes the next message, which is damaged, from its copy.
+    fn take_copy<T, E>(
+        &mut self,
+        found: &Found,
+        place: u64,
+        check: impl Fn(&[u8; HEAD_BYTES], usize, u64) -> Result<T, E>,
+    ) -> Result<Popped<T, E>, RingError> {
+        let bytes = HEAD_BYTES + found.payload_bytes;
+        if COPIES_BYTES.checked_sub(bytes).is_none_or(|last| place > last as u64) {
+            return Err(damaged("copy", format!("{bytes} bytes at {place} of {COPIES_BYTES}")));
+        }
+        let (mut head, mut payload) = ([0; HEAD_BYTES], self.spare(found.payload_bytes));
+        // SAFETY: the message is sent and not verified: its copy is the consumer's.
+        let copy = unsafe { self.ring.memory.reading(COPIES + place as usize, bytes) };
+        copy.slice(0, HEAD_BYTES).read(&mut head);
+        copy.slice(HEAD_BYTES, found.payload_bytes).read(&mut payload);
+        if seal_of(&head) != found.seal {
+            return Err(damaged(
+                "copy",
+                format!("message {} arrived damaged, and so is its copy", self.number),
+            ));
+        }
+        let sum = checksum::of(ReadSpan::from(&payload[..]));
+        Ok(match check(&head, found.payload_bytes, sum) {
+            Ok(checked) => Popped::Frame(checked, self.lend(found, Some(payload))),
+            Err(error) => Popped::DamagedTwice(self.number, error),
+        })
     }
 
     /// The checksum of a payload where it lies, or of what was fetched, and that.
@@ -194,7 +234,7 @@ impl Consumer {
                 let sum = checksum::of(ReadSpan::from(&bytes[..]));
                 (Some(bytes), sum)
             }
-            At::Here => {
+            At::Here | At::Both(_) => {
                 // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
                 let payload = unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) };
                 (None, checksum::of(payload))
@@ -206,9 +246,15 @@ impl Consumer {
 
     /// A payload out of the producer's memory.
     fn fetched(&self, found: &Found, address: u64) -> Vec<u8> {
-        let mut bytes = self.leases().spare.pop().unwrap_or_default();
-        bytes.resize(found.payload_bytes, 0);
+        let mut bytes = self.spare(found.payload_bytes);
         self.fetch(address, WriteSpan::from(&mut bytes[..]));
+        bytes
+    }
+
+    /// Memory for a payload.
+    fn spare(&self, payload_bytes: usize) -> Vec<u8> {
+        let mut bytes = self.leases().spare.pop().unwrap_or_default();
+        bytes.resize(payload_bytes, 0);
         bytes
     }
 
@@ -229,8 +275,8 @@ impl Consumer {
     fn took(&mut self, found: &Found, start: Option<u64>) {
         let (Some(start), Some((_, pace))) = (start, &mut self.memory) else { return };
         let (way, word) = match found.at {
-            At::Here => (Way::Ring, RING_PACE),
-            _ => (Way::Fetch, FETCH_PACE),
+            At::There(_) => (Way::Fetch, FETCH_PACE),
+            _ => (Way::Ring, RING_PACE),
         };
         let pace = pace.took(way, found.payload_bytes, ticks() - start);
         self.ring.store(word, pace);
@@ -268,18 +314,19 @@ impl Consumer {
             return Err(damaged("base", format!("{base} where {} at most is possible", self.next)));
         }
         let (mut start, mut place) = (self.next, self.ring.place(base, self.next));
-        let (mut kind, mut payload_bytes, [mut number, mut seal, mut address]) = self.read_prefix(place);
+        let (mut kind, mut payload_bytes, [mut number, mut seal, mut elsewhere]) = self.read_prefix(place);
         if kind == WRAP {
             start += (capacity - place) as u64;
             place = 0;
             if start >= tail {
                 return Err(damaged("frame", format!("nothing follows the wrap at {}", self.next)));
             }
-            (kind, payload_bytes, [number, seal, address]) = self.read_prefix(place);
+            (kind, payload_bytes, [number, seal, elsewhere]) = self.read_prefix(place);
         }
         let at = match kind {
-            FRAME | BUFFERED => Some(At::Here),
-            FETCH if self.memory.is_some() => Some(At::There(address)),
+            FRAME => Some(At::Here),
+            BUFFERED => Some(At::Both(elsewhere)),
+            FETCH if self.memory.is_some() => Some(At::There(elsewhere)),
             _ => None,
         };
         let left = ((tail - start) as usize).min(capacity - place);
@@ -292,7 +339,7 @@ impl Consumer {
             return Err(damaged("frame", detail));
         };
         let end = start + frame_bytes(payload_bytes) as u64;
-        Ok(Some(Found { place, kind, payload_bytes, at, seal, end }))
+        Ok(Some(Found { place, payload_bytes, at, seal, end }))
     }
 
     /// Whether the producer can have come so far.
@@ -351,6 +398,8 @@ impl Consumer {
 enum At {
     /// In the ring.
     Here,
+    /// In the ring, and with its head here among the copies.
+    Both(u64),
     /// At this address in the producer's process.
     There(u64),
 }
@@ -358,7 +407,6 @@ enum At {
 /// The next frame: where its prefix is, what that says, and where the frame ends.
 struct Found {
     place: usize,
-    kind: u32,
     payload_bytes: usize,
     at: At,
     seal: u64,

@@ -13,7 +13,7 @@ pub(super) struct Leases {
     pub(super) queue: VecDeque<(u64, bool)>,
     /// The number of the oldest.
     pub(super) first: u64,
-    /// Memory of payloads that were fetched.
+    /// Memory of payloads that were not lent in the ring.
     pub(super) spare: Vec<Vec<u8>>,
 }
 

@@ -1,8 +1,8 @@
 //! A byte ring in shared memory: one producer, one consumer, frames that are lent in place.
 //!
 //! # Layout
-//! A ring is control words, a place for the heads of 128 messages, and then `capacity` bytes of
-//! frames, a multiple of 64.
+//! A ring is control words, a place for the heads of 128 messages, one for copies of small messages, and then
+//! `capacity` bytes of frames, a multiple of 64.
 //!
 //! | offset | word | written by |
 //! |---|---|---|
@@ -17,6 +17,7 @@
 //! | 160 | fetch pace: what one that is fetched takes it, 0 if it can't fetch | consumer |
 //! | 192 | withdrawn: how many messages had been sent when the producer gave up what was not verified | producer |
 //! | 256 | heads, of 128 bytes each, message `n` at place `n % 128` | producer |
+//! | then | copies: heads and payloads of messages of kind `BUFFERED` | producer |
 //!
 //! Positions count bytes and never wrap; `(position - base) % capacity` is the place. A frame starts at a
 //! multiple of 64 and is contiguous: a 64-byte prefix (kind u32, payload bytes u32, number u64, seal
@@ -29,7 +30,11 @@
 //! under way and lent stays within the ring's size, but no more than its prefix is written. The producer keeps the payload
 //! until it is verified, as that of any message. If it can't (its operation failed), it says so in `withdrawn`
 //! before the payload may change: a consumer that finds a message damaged looks there, and passes over one that is
-//! withdrawn. Messages of kind `BUFFERED` never are, for the producer has copies.
+//! withdrawn.
+//!
+//! A frame of kind `BUFFERED` has behind its seal where its copy is, head and payload, which nobody reads unless the
+//! message is damaged: then the consumer takes the copy. Its producer may do anything meanwhile, or end: such a
+//! message is never asked for again, and never withdrawn.
 //!
 //! A producer that finds the ring empty may go back to its start: it makes its tail the base. So ranks that take
 //! messages as fast as they come use the same few lines again and again, which stay in their caches.
@@ -52,13 +57,15 @@
 //!   before the next tail, and can't move again before what that tail brings has been given back.
 //! - The place of a head is the producer's while its message is verified or not sent: no more than 128
 //!   messages are ever unverified. Else it is the consumer's.
+//! - A copy is the producer's while its message is verified or not sent. Else it is the consumer's, which has read it
+//!   out before the message counts as verified.
 //! - Mail is words, not data: the consumer may read it while the producer writes the next. What it read
 //!   counts only if its seal is the expected one, as of any message that may be damaged; if not, the
 //!   message is read from its frame. Every message stores its seal, then its tail with Release, and the
 //!   consumer loads the tail with Acquire before the seal: it never takes a later message's tail together
 //!   with the seal of the expected one. The message's number is added to the seal there: what is expected
 //!   may come after messages that are not.
-//! - A frame that failed verification goes back for one rewrite: the consumer is done reading it,
+//! - Any other frame that failed verification goes back for one rewrite: the consumer is done reading it,
 //!   stores `wanted` with Release, and reads it again only after it loaded `resent` with Acquire,
 //!   which the producer stored with Release after the rewrite. It is not lent meanwhile.
 //!
@@ -89,7 +96,7 @@ pub use producer::Producer;
 /// Bytes of a frame's head.
 pub const HEAD_BYTES: usize = 128;
 
-const CONTROL_BYTES: usize = HEADS + HEADS_KEPT * HEAD_BYTES;
+const CONTROL_BYTES: usize = COPIES + COPIES_BYTES;
 /// Of even messages; that of odd ones is a line further, and so is their mail.
 const TAIL: usize = 0;
 const RESENT: usize = 8;
@@ -105,6 +112,9 @@ const WITHDRAWN: usize = 192;
 const RING_PACE: usize = 152;
 const FETCH_PACE: usize = 160;
 const HEADS: usize = 256;
+const COPIES: usize = HEADS + HEADS_KEPT * HEAD_BYTES;
+/// For three of the largest.
+const COPIES_BYTES: usize = if cfg!(all(test, loom)) { HEAD_BYTES + ALIGN } else { 32 * 1024 };
 
 /// How many messages can be unverified.
 pub const HEADS_KEPT: usize = 128;
@@ -117,7 +127,7 @@ const WRAP: u32 = 0x5752_4150;
 const FETCH: u32 = 0x4645_5443;
 const BUFFERED: u32 = 0x4255_4646;
 
-/// The largest payload of which a producer may keep a copy.
+/// The largest payload of which a producer leaves a copy.
 pub const BUFFERED_BYTES_MAX: usize = 8 * 1024;
 
 /// The smallest payload that is fetched: a call of the kernel costs as much as copying half of it.

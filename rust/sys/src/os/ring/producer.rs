@@ -1,14 +1,14 @@
-//! The side of the ring that sends: it lays frames out, and lays one out again that arrived damaged.
+//! The side of the ring that sends: it lays frames out, and lays one out again that arrived damaged, or a copy at once.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
 use super::pace::Pace;
 use super::{
-    ALIGN, BASE, BUFFERED, BUFFERED_BYTES_MAX, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES,
-    HEADS_KEPT, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, PREFIX_BYTES, RESENT, RING_PACE, Ring,
-    RingError, TAIL, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, mailed, payload_bytes_max,
-    seal_of,
+    ALIGN, BASE, BUFFERED, BUFFERED_BYTES_MAX, COPIES, COPIES_BYTES, FETCH, FETCH_BYTES_MIN, FETCH_PACE,
+    FRAME, HEAD, HEAD_BYTES, HEADS_KEPT, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, PREFIX_BYTES,
+    RESENT, RING_PACE, Ring, RingError, TAIL, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes,
+    mailed, payload_bytes_max, seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
@@ -30,8 +30,8 @@ pub struct Producer {
     resent: u64,
     /// Messages that may be wanted again, oldest first; the last has number `sent - 1`.
     kept: VecDeque<Kept>,
-    /// Heads and payloads of those kept that are copied, one after the other.
-    copies: VecDeque<u8>,
+    /// Where the latest copy ends.
+    copied: usize,
     sent: u64,
     /// How many payloads were sent that could be fetched.
     large: u64,
@@ -46,29 +46,14 @@ struct Kept {
     place: usize,
     payload_bytes: usize,
     kind: u32,
-    from: From,
+    /// Where its copy begins, if it is buffered.
+    copy: Option<usize>,
+    is_withdrawn: bool,
 }
 
-/// From what a message would be sent again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum From {
-    /// Its sender gives the payload once more.
-    Sender,
-    /// Head and payload are among the copies.
-    Copies,
-    /// It was withdrawn.
-    Nothing,
-}
-
-/// How many bytes of copies a producer keeps.
-const COPIES_BYTES_MAX: usize = 64 * 1024;
-
-/// After so many bytes of small messages a producer goes back to the start of a ring that is empty: what each of many
-/// rings takes of a core's cache.
+/// After so many bytes of small messages a producer goes back to the start of a ring that is empty, and with its copies
+/// to the start of theirs: what each of many rings takes of a core's cache.
 const WARM_BYTES: u64 = if cfg!(all(test, loom)) { ALIGN as u64 } else { 8 * 1024 };
-
-/// From how many messages on that nobody asked about the producer looks which are verified.
-const KEPT_MANY: usize = 32;
 
 /// Of so many large payloads some go the other way, so that both are known.
 const TRIAL_EVERY: u64 = 2048;
@@ -83,7 +68,6 @@ impl Producer {
     /// other producer.
     pub(crate) unsafe fn new(memory: SharedBytes) -> Producer {
         let ring = Ring::new(memory);
-        let (kept, copies) = (VecDeque::new(), VecDeque::new());
         Producer {
             ring,
             base: 0,
@@ -92,8 +76,8 @@ impl Producer {
             head: 0,
             verified: 0,
             resent: 0,
-            kept,
-            copies,
+            kept: VecDeque::new(),
+            copied: 0,
             sent: 0,
             large: 0,
             pace: Pace::default(),
@@ -109,11 +93,13 @@ impl Producer {
         payload: ReadSpan<'_>,
         head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
     ) -> Result<Option<u64>, RingError> {
+        let head = |sum, [sent, _]: [WriteSpan<'_>; 2]| head(sum, sent);
         let Some(way) = self.way(payload.len()) else {
-            return self.push(payload, head, Way::Ring, From::Sender);
+            return self.push(payload, head, FRAME, None);
         };
         let start = ticks();
-        let pushed = self.push(payload, head, way, From::Sender)?;
+        let kind = if way == Way::Fetch { FETCH } else { FRAME };
+        let pushed = self.push(payload, head, kind, None)?;
         if pushed.is_some() {
             self.large += 1;
             self.pace.took(way, payload.len(), ticks() - start);
@@ -121,28 +107,48 @@ impl Producer {
         Ok(pushed)
     }
 
-    /// Sends a message of at most [`BUFFERED_BYTES_MAX`] bytes if there is room for it and for a copy,
-    /// from which it can be sent again: `payload` is not needed any more after that.
+    /// Sends a message of at most [`BUFFERED_BYTES_MAX`] bytes if there is room for it and for a copy, which the
+    /// consumer takes if the message is damaged: `payload` is not needed any more after that. `head` gets both
+    /// places where it was put.
     #[inline]
     pub fn try_push_buffered(
         &mut self,
         payload: ReadSpan<'_>,
-        head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
+        head: impl FnOnce(u64, [WriteSpan<'_>; 2]) -> [u8; HEAD_BYTES],
     ) -> Result<Option<u64>, RingError> {
         assert!(payload.len() <= BUFFERED_BYTES_MAX, "a payload that may be copied");
-        let fits = |copies: &VecDeque<u8>| copies.len() + HEAD_BYTES + payload.len() <= COPIES_BYTES_MAX;
-        if self.kept.len() >= KEPT_MANY || self.copies.len() as u64 >= WARM_BYTES || !fits(&self.copies) {
-            self.verified()?;
+        let copy = match self.copy_place(payload.len()) {
+            Some(copy) if (copy as u64) < WARM_BYTES => Some(copy),
+            _ => {
+                self.verified()?;
+                self.copy_place(payload.len())
+            }
+        };
+        if copy.is_some() { self.push(payload, head, BUFFERED, copy) } else { Ok(None) }
+    }
+
+    /// Where the next copy can be: behind the latest, or at the start if it is free and as much as stays in the caches
+    /// is used.
+    fn copy_place(&self, payload_bytes: usize) -> Option<usize> {
+        let (next, bytes) = (self.copied, HEAD_BYTES + payload_bytes);
+        let Some(oldest) = self.kept.iter().find_map(|kept| kept.copy) else { return Some(0) };
+        if next <= oldest {
+            // The copies go round the end.
+            return (next + bytes <= oldest).then_some(next);
         }
-        if fits(&self.copies) { self.push(payload, head, Way::Ring, From::Copies) } else { Ok(None) }
+        let starts_anew = next as u64 >= WARM_BYTES || next + bytes > COPIES_BYTES;
+        if starts_anew && bytes <= oldest {
+            return Some(0);
+        }
+        (next + bytes <= COPIES_BYTES).then_some(next)
     }
 
     fn push(
         &mut self,
         payload: ReadSpan<'_>,
-        head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
-        way: Way,
-        from: From,
+        head: impl FnOnce(u64, [WriteSpan<'_>; 2]) -> [u8; HEAD_BYTES],
+        kind: u32,
+        copy: Option<usize>,
     ) -> Result<Option<u64>, RingError> {
         let capacity = self.ring.capacity;
         assert!(payload.len() <= payload_bytes_max(capacity), "a payload that always fits");
@@ -164,17 +170,10 @@ impl Producer {
         } else {
             place
         };
-        let kind = match (way, from) {
-            (Way::Fetch, _) => FETCH,
-            (Way::Ring, From::Copies) => BUFFERED,
-            (Way::Ring, _) => FRAME,
-        };
-        let head = self.write_frame(place, self.sent, payload, kind, head);
-        self.kept.push_back(Kept { place, payload_bytes: payload.len(), kind, from });
-        if from == From::Copies {
-            self.copies.extend(head);
-            payload.append_to(&mut self.copies);
-        }
+        let kept = Kept { place, payload_bytes: payload.len(), kind, copy, is_withdrawn: false };
+        let head = self.write_frame(&kept, self.sent, payload, head);
+        self.copied = copy.map_or(self.copied, |copy| copy + HEAD_BYTES + payload.len());
+        self.kept.push_back(kept);
         self.write_mail(place, self.sent, payload.len(), seal_of(&head));
         self.tail += needed as u64;
         if !is_small {
@@ -213,8 +212,8 @@ impl Producer {
     pub fn withdraw(&mut self) -> Result<bool, RingError> {
         self.verified()?;
         let mut any = false;
-        for kept in self.kept.iter_mut().filter(|kept| kept.from == From::Sender) {
-            (kept.from, any) = (From::Nothing, true);
+        for kept in self.kept.iter_mut().filter(|kept| kept.kind != BUFFERED && !kept.is_withdrawn) {
+            (kept.is_withdrawn, any) = (true, true);
         }
         if any {
             self.ring.store(WITHDRAWN, self.sent);
@@ -231,11 +230,7 @@ impl Producer {
             let detail = format!("{found} messages where {} to {} are possible", self.verified, self.sent);
             return Err(damaged("count of verified messages", detail));
         }
-        for _ in self.verified..found {
-            if let Some(kept) = self.kept.pop_front().filter(|kept| kept.from == From::Copies) {
-                self.copies.drain(..HEAD_BYTES + kept.payload_bytes);
-            }
-        }
+        self.kept.drain(..(found - self.verified) as usize);
         self.verified = found;
         Ok(found)
     }
@@ -262,16 +257,13 @@ impl Producer {
             let detail = format!("message {} where only {first} can be", wanted.wrapping_sub(1));
             return Err(damaged("wish for a message", detail));
         }
+        let kept = self.kept.front().expect("what is not verified is kept");
+        if kept.kind == BUFFERED {
+            let detail = format!("message {first}, which has a copy");
+            return Err(damaged("wish for a message", detail));
+        }
         // What is withdrawn is not wanted any more, even if the consumer does not know that yet.
-        Ok(self.kept.front().filter(|kept| kept.from != From::Nothing).map(|_| first))
-    }
-
-    /// The head and the payload of the oldest message that is not verified, if a copy of it was kept.
-    pub fn copy(&mut self) -> Option<([u8; HEAD_BYTES], Vec<u8>)> {
-        let kept = self.kept.front().filter(|kept| kept.from == From::Copies)?;
-        let mut bytes = self.copies.iter().copied();
-        let head = std::array::from_fn(|_| bytes.next().unwrap_or(0));
-        Some((head, bytes.take(kept.payload_bytes).collect()))
+        Ok((!kept.is_withdrawn).then_some(first))
     }
 
     /// Sends that message again; panics if `number` is not the one, or has another length.
@@ -284,7 +276,7 @@ impl Producer {
         assert_eq!(self.resend_wanted()?, Some(number), "only a message that is wanted is sent again");
         let kept = self.kept.front().expect("what is not verified is kept");
         assert_eq!(payload.len(), kept.payload_bytes, "the same message is sent again");
-        self.write_frame(kept.place, number, payload, kept.kind, head);
+        self.write_frame(kept, number, payload, |sum, [sent, _]| head(sum, sent));
         self.resent = number + 1;
         self.ring.store(RESENT, self.resent);
         Ok(())
@@ -329,26 +321,35 @@ impl Producer {
     #[inline]
     fn write_frame(
         &self,
-        place: usize,
+        kept: &Kept,
         number: u64,
         payload: ReadSpan<'_>,
-        kind: u32,
-        head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
+        head: impl FnOnce(u64, [WriteSpan<'_>; 2]) -> [u8; HEAD_BYTES],
     ) -> [u8; HEAD_BYTES] {
-        let mut address = (payload.as_ptr() as u64).to_le_bytes();
-        let head = if kind == FETCH {
-            head(checksum::of(payload), WriteSpan::from(&mut address[..]))
+        // SAFETY: no message that is not verified has its copy there, and this thread has no other span over it.
+        let copy = |at| unsafe { self.ring.memory.writing(COPIES + at, HEAD_BYTES + payload.len()) };
+        let copy = kept.copy.map(copy);
+        let copied = copy.map_or(WriteSpan::from(&mut [][..]), |copy| copy.slice(HEAD_BYTES, payload.len()));
+        if copy.is_some() {
+            payload.copy_to(copied);
+        }
+        let mut elsewhere = kept.copy.map_or(payload.as_ptr() as u64, |at| at as u64).to_le_bytes();
+        let head = if kept.kind == FETCH {
+            head(checksum::of(payload), [WriteSpan::from(&mut elsewhere[..]), copied])
         } else {
             // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
             // by `wanted`, and this thread has no other span over it.
-            let sent = unsafe { self.ring.writing(place + PAYLOAD_AT, payload.len()) };
-            head(checksum::copy(payload, sent), sent)
+            let sent = unsafe { self.ring.writing(kept.place + PAYLOAD_AT, payload.len()) };
+            head(checksum::copy(payload, sent), [sent, copied])
         };
+        if let Some(copy) = copy {
+            copy.slice(0, HEAD_BYTES).write(&head);
+        }
         // SAFETY: the message is not sent yet, or handed back, and all 128 before it are verified: the
         // head's place is the producer's.
         unsafe { self.ring.memory.writing(Ring::head_at(number), HEAD_BYTES) }.write(&head);
-        let words = [number, seal_of(&head), u64::from_le_bytes(address)];
-        self.write_prefix(place, kind, payload.len() as u32, words);
+        let words = [number, seal_of(&head), u64::from_le_bytes(elsewhere)];
+        self.write_prefix(kept.place, kept.kind, payload.len() as u32, words);
         head
     }
 

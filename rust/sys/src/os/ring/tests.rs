@@ -198,6 +198,72 @@ fn a_message_that_is_damaged_twice_stays_so() {
     assert_eq!(producer.verified(), Ok(0));
 }
 
+/// Sends a message that can be taken from its copy, its payload spoilt where `spoils` says so: in the ring, in the copy.
+fn push_buffered(producer: &mut Producer, bytes: &[u8], spoils: [bool; 2]) -> Option<u64> {
+    let head = |sum, places: [WriteSpan<'_>; 2]| {
+        places.into_iter().zip(spoils).filter(|(_, spoilt)| *spoilt).for_each(|(place, _)| place.flip(3));
+        head(sum, places[0])
+    };
+    producer.try_push_buffered(ReadSpan::from(bytes), head).unwrap()
+}
+
+#[test]
+fn a_damaged_buffered_message_is_taken_from_its_copy_however_far_its_producer_is_ahead() {
+    const COUNT: u64 = if cfg!(miri) { 100 } else { 3_000 };
+    let payload = |number: u64| {
+        let mut bytes = payload(number);
+        bytes.resize(bytes.len() * if number % 7 == 0 { 5 } else { 1 }, number as u8);
+        bytes
+    };
+    for ahead in [1, 2, 5, 20, 200] {
+        let (mut producer, mut consumer) = pair(1024 * 1024);
+        let (mut sent, mut furthest, mut lent) = (0, 0, VecDeque::new());
+        for number in 0..COUNT {
+            while sent < COUNT.min(number + ahead)
+                && push_buffered(&mut producer, &payload(sent), [sent % 3 != 0, false]).is_some()
+            {
+                sent += 1;
+            }
+            furthest = furthest.max(sent - number);
+            lent.push_back((number, pop(&mut consumer).unwrap()));
+            assert_eq!(producer.resend_wanted(), Ok(None), "nobody has to give it again");
+            if lent.len() == 3 {
+                let (number, lease) = lent.pop_front().unwrap();
+                assert_eq!(lease.payload().to_vec(), payload(number), "{ahead} ahead");
+            }
+        }
+        assert!(furthest >= ahead.min(15), "{furthest} of {ahead}: the copies have little room");
+    }
+}
+
+#[test]
+fn a_damaged_message_with_a_damaged_copy_stays_so() {
+    let (mut producer, mut consumer) = pair(4096);
+    push_buffered(&mut producer, b"damaged", [true, true]).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(consumer.try_pop(check), Ok(Popped::DamagedTwice(0, _))));
+    }
+    assert_eq!(producer.verified(), Ok(0));
+}
+
+#[test]
+fn a_hostile_copy_is_an_error() {
+    let last = (COPIES_BYTES - HEAD_BYTES - 7) as u64;
+    for (place, seal) in [(last + 1, 7), (1 << 32, 7), (u64::MAX, 7), (0, 8)] {
+        let (mut producer, mut consumer) = pair(4096);
+        push_buffered(&mut producer, b"damaged", [true, false]).unwrap();
+        producer.write(16, &[seal; 8]);
+        producer.write(24, &place.to_le_bytes());
+        assert_eq!(consumer.try_pop(check).unwrap_err().what, "copy", "{place}");
+    }
+    // Longer than all copies together.
+    let (mut producer, mut consumer) = pair(256 * 1024);
+    let large = vec![0; 100_000];
+    producer.try_push(ReadSpan::from(&large[..]), |sum, sent| head(sum ^ 1, sent)).unwrap().unwrap();
+    producer.write(0, &BUFFERED.to_le_bytes());
+    assert_eq!(consumer.try_pop(check).unwrap_err().what, "copy");
+}
+
 #[test]
 fn a_hostile_tail_is_an_error() {
     for tail in [63, 64 + 4096, 1 << 40, u64::MAX, u64::MAX - 63] {
@@ -241,6 +307,11 @@ fn hostile_counts_are_errors() {
     }
     producer.ring.memory.word(VERIFIED).store(2, SeqCst);
     assert_eq!(producer.verified().unwrap_err().what, "count of verified messages");
+    // What has a copy is never wanted.
+    let (mut producer, _consumer) = pair(1024);
+    push_buffered(&mut producer, b"one", [false, false]).unwrap();
+    producer.ring.memory.word(WANTED).store(1, SeqCst);
+    assert_eq!(producer.resend_wanted().unwrap_err().what, "wish for a message");
 }
 
 #[test]
