@@ -212,7 +212,7 @@ fn a_damaged_buffered_message_is_taken_from_its_copy_however_far_its_producer_is
     const COUNT: u64 = if cfg!(miri) { 100 } else { 3_000 };
     let payload = |number: u64| {
         let mut bytes = payload(number);
-        bytes.resize(bytes.len() * if number % 7 == 0 { 5 } else { 1 }, number as u8);
+        bytes.resize(bytes.len() * if number.is_multiple_of(7) { 5 } else { 1 }, number as u8);
         bytes
     };
     for ahead in [1, 2, 5, 20, 200] {
