@@ -294,8 +294,11 @@ fn blocks_and_their_remainders_give_the_laws_bits() {
 #[test]
 fn whole_messages_give_the_laws_bits_and_their_checksum() {
     let mut rng = Rng(5);
-    for (op, leaves) in [(ReduceOp::Sum, 2), (ReduceOp::Mean, 2), (ReduceOp::Sum, 3)] {
-        let contract = Contract::new(ContractSpec::new(op, Order::Tree, leaves, Dtype::F32)).unwrap();
+    let reductions = [(ReduceOp::Sum, 2), (ReduceOp::Mean, 2), (ReduceOp::Sum, 3)];
+    for ((op, leaves), order) in
+        reductions.into_iter().flat_map(|of| [Order::Tree, Order::Exact].map(|to| (of, to)))
+    {
+        let contract = Contract::new(ContractSpec::new(op, order, leaves, Dtype::F32)).unwrap();
         for len in [61, 256, 257, 4096, 16_383, 16_384] {
             let leaf = |leaf| (Content::Leaf(leaf), tensor(Dtype::F32, len, Values::Special, &mut rng));
             let inputs: Vec<_> = (0..leaves).map(leaf).collect();
@@ -340,9 +343,41 @@ fn two_f32_give_the_laws_bits_at_every_distance_and_tie() {
         }
     }
     let inputs: Vec<_> = (0..).map(Content::Leaf).zip(pair).collect();
-    for (op, divisor) in [(ReduceOp::Sum, None), (ReduceOp::Mean, None), (ReduceOp::Mean, Some(3))] {
-        let spec = ContractSpec { divisor, ..ContractSpec::new(op, Order::Tree, 2, Dtype::F32) };
-        check(&Contract::new(spec).unwrap(), &inputs, Content::Result);
+    let orders = [(Order::Tree, None), (Order::Tree, Some(Dtype::F32)), (Order::Exact, None)];
+    for (order, accumulate) in orders {
+        for divisor in [None, Some(1), Some(2), Some(3), Some(4)] {
+            let op = if divisor.is_some() { ReduceOp::Mean } else { ReduceOp::Sum };
+            let spec = ContractSpec { divisor, accumulate, ..ContractSpec::new(op, order, 2, Dtype::F32) };
+            check(&Contract::new(spec).unwrap(), &inputs, Content::Result);
+        }
+    }
+}
+
+/// From the largest, which a divisor makes small, down to the subnormals, which it rounds.
+#[test]
+fn a_mean_by_any_power_of_two_gives_the_laws_bits_at_every_exponent() {
+    let mut rng = Rng(13);
+    for dtype in [Dtype::F32, Dtype::F64] {
+        let (exponents, mantissa) = if dtype == Dtype::F32 { (256, 23) } else { (2048, 52) };
+        let ends = |exponent: &u64| *exponent < 140 || exponents - exponent < 4 || exponent % 64 == 0;
+        let leaf: Vec<u8> = (0..exponents)
+            .filter(ends)
+            .flat_map(|exponent| {
+                let mantissas =
+                    [0, 1, 1 << (mantissa - 1), (1 << mantissa) - 1, rng.next() % (1 << mantissa)];
+                mantissas.map(|bits| (rng.below(2) << (8 * dtype.size() - 1)) | exponent << mantissa | bits)
+            })
+            .flat_map(|bits| bits.to_le_bytes().into_iter().take(dtype.size()))
+            .collect();
+        for power in 0..64 {
+            for (order, accumulate) in [(Order::Tree, Some(dtype)), (Order::Tree, None), (Order::Exact, None)]
+            {
+                let divisor = Some(1 << power);
+                let spec = ContractSpec::new(ReduceOp::Mean, order, 1, dtype);
+                let contract = Contract::new(ContractSpec { divisor, accumulate, ..spec }).unwrap();
+                check(&contract, &[(Content::Leaf(0), leaf.clone())], Content::Result);
+            }
+        }
     }
 }
 

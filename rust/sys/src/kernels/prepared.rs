@@ -10,7 +10,7 @@ use isobit_core::{Contract, Dtype, Order, ReduceOp};
 use super::block::{LoadFn, Slot, Source, StoreFn, blocks};
 use super::exact_block::{Plan, Scratch, SumFn};
 use super::isa::Isa;
-use super::pair::{self, Pair, is_pair};
+use super::pair::{self, Becomes, Pair};
 use super::program::Program;
 use super::table::FoldLoops;
 use super::xxh3::{self, Hash, SHORT_BYTES_MAX};
@@ -48,8 +48,8 @@ pub(super) struct Passes {
     /// Copies bytes past the caches; a fence must follow.
     pub(super) stream: StreamFn,
     pub(super) fence: unsafe fn(),
-    add: unsafe fn(Pair),
-    add_summed: unsafe fn(Pair) -> u64,
+    pair: unsafe fn(Pair),
+    pair_summed: unsafe fn(Pair) -> u64,
     /// Takes what lies before `end` into a checksum.
     follow: unsafe fn(&mut Hash, *const u8, usize),
 }
@@ -61,15 +61,15 @@ impl Passes {
         Passes {
             stream: stream::copy::<I>,
             fence: stream::fence::<I>,
-            add: pair::add::<I>,
-            add_summed: pair::add_summed::<I>,
+            pair: pair::reduce::<I>,
+            pair_summed: pair::reduce_summed::<I>,
             follow: xxh3::follow::<I>,
         }
     }
 }
 
 enum Way {
-    Pair,
+    Pair(Becomes),
     Tree { program: Program, loops: FoldLoops, finish: Finish },
     Exact { vectorised: Option<(Plan, SumFn, StoreFn)> },
 }
@@ -126,8 +126,8 @@ impl Kernels {
         let node = |content| node_of(content, contract.leaves());
         let nodes = contents.iter().map(|content| node(*content)).collect::<Option<Vec<Node>>>()?;
         let steps = fold_steps(node(target)?, &nodes)?;
-        if is_pair(contract, contents, target) {
-            return Some(Way::Pair);
+        if let Some(becomes) = Becomes::of(contract, contents, target) {
+            return Some(Way::Pair(becomes));
         }
         let acc = contract.dtype_acc()?;
         let loops = (self.fold_loops)(contract.op(), contract.dtype_in(), acc);
@@ -140,6 +140,9 @@ impl Kernels {
     fn exact_way(&self, contract: &Contract, contents: &[Content], target: Content) -> Option<Way> {
         if !exact::tile(contract, contents, target) {
             return None;
+        }
+        if let Some(becomes) = Becomes::of(contract, contents, target) {
+            return Some(Way::Pair(becomes));
         }
         let all_raw = contents.iter().all(|content| is_leaf(*content));
         let vectorised = (self.exact_sum)(contract, contents.len())
@@ -227,7 +230,7 @@ impl Prepared {
         let _environment = Guard::enter();
         let mut sum = Follower { of: summed.map(|input| inputs[input]), passes: self.passes, hash: None };
         match &self.way {
-            Way::Pair => return Ok(self.run_pair(sources, summed, out)),
+            Way::Pair(becomes) => return Ok(self.run_pair(*becomes, sources, summed, out)),
             Way::Tree { program, loops, finish } => SLOTS.with_borrow_mut(|slots| {
                 if slots.len() < program.slots {
                     slots.resize(program.slots, Slot::ZERO);
@@ -277,18 +280,24 @@ impl Prepared {
         Ok(sum.hash.map_or(0, |hash| hash.value()))
     }
 
-    /// The sum of two leaves, whose order does not matter: a NaN's payload, which alone depends on it, is lost.
-    fn run_pair(&self, sources: &[Source], summed: Option<usize>, out: WriteSpan<'_>) -> u64 {
+    /// The order of two leaves does not matter: a NaN's payload, which alone depends on it, is lost.
+    fn run_pair(
+        &self,
+        becomes: Becomes,
+        sources: &[Source],
+        summed: Option<usize>,
+        out: WriteSpan<'_>,
+    ) -> u64 {
         let left = summed.unwrap_or(0);
         let (right, len) = (sources[1 - left].start, out.len());
-        let pair = Pair { left: sources[left].start, right, out: out.as_ptr(), len };
+        let pair = Pair { becomes, left: sources[left].start, right, out: out.as_ptr(), len };
         // SAFETY: the instruction set exists; `check` has measured leaves and output and how they overlap, and
         // `run_summed` how long the summed leaf is and that it overlaps nothing.
         unsafe {
             if summed.is_some() {
-                return (self.passes.add_summed)(pair);
+                return (self.passes.pair_summed)(pair);
             }
-            (self.passes.add)(pair);
+            (self.passes.pair)(pair);
         }
         0
     }

@@ -9,6 +9,7 @@ use xxhash_rust::const_xxh3::const_custom_default_secret;
 
 use super::element::{Element, F32};
 use super::isa::{Isa, Job};
+use super::pair::mean_of_two;
 use super::stream::Trail;
 
 /// Up to this many bytes the hash has other, shorter forms, which are the crate's.
@@ -104,6 +105,12 @@ pub(super) trait Stripe: Copy {
     /// The set is available.
     unsafe fn add_f32(self, other: Self, is_plain: bool) -> Self;
 
+    /// Half of the sums of sixteen f32 each, as [`mean_of_two`] has them, with the canonical NaN.
+    ///
+    /// # Safety
+    /// The set is available.
+    unsafe fn mean_f32(self, other: Self) -> Self;
+
     /// # Safety
     /// The set is available.
     unsafe fn scramble(self, key: Self) -> Self;
@@ -173,11 +180,15 @@ impl Stripe for Words {
 
     #[inline(always)]
     unsafe fn add_f32(self, other: Words, is_plain: bool) -> Words {
-        let sum = |left: u64, right: u64| {
-            let sum = f32::from_bits(left as u32) + f32::from_bits(right as u32);
-            u64::from(if is_plain { sum.to_bits() } else { F32::of_f32(sum) })
-        };
-        std::array::from_fn(|i| sum(self[i], other[i]) | sum(self[i] >> 32, other[i] >> 32) << 32)
+        by_halves(self, other, |left, right| {
+            let sum = left + right;
+            if is_plain { sum.to_bits() } else { F32::of_f32(sum) }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn mean_f32(self, other: Words) -> Words {
+        by_halves(self, other, |left, right| F32::of_f32(mean_of_two(left, right)))
     }
 
     #[inline(always)]
@@ -194,6 +205,13 @@ impl Stripe for Words {
             Self::load(to)
         }
     }
+}
+
+/// What becomes of the two f32 in each word.
+#[inline(always)]
+fn by_halves(left: Words, right: Words, of: impl Fn(f32, f32) -> u32) -> Words {
+    let of = |left, right| u64::from(of(f32::from_bits(left as u32), f32::from_bits(right as u32)));
+    std::array::from_fn(|i| of(left[i], right[i]) | of(left[i] >> 32, right[i] >> 32) << 32)
 }
 
 /// Only the sum is wanted.
