@@ -18,7 +18,7 @@ use isobit_core::{Contract, Dtype, ReduceOp};
 
 use super::element::{Element, F32};
 use super::isa::{Isa, Job};
-use super::xxh3::{Hash, STRIPE_BYTES, Stripe};
+use super::xxh3::{Hash, STRIPE_BYTES, Stripe, Stripes};
 
 /// What two leaves become.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -146,6 +146,22 @@ pub(super) unsafe fn reduce_summed<I: Isa>(pair: Pair) -> u64 {
     of.value()
 }
 
+/// The stripes of the leaf on the left, which are reduced on the way.
+#[derive(Clone, Copy)]
+struct Reduced<const MEAN: bool>(Pair);
+
+impl<S: Stripe, const MEAN: bool> Stripes<S> for Reduced<MEAN> {
+    #[inline(always)]
+    unsafe fn take(self, at: usize) -> S {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let left = S::load(self.0.left.add(at));
+            self.0.reduce::<S, MEAN>(at, left);
+            left
+        }
+    }
+}
+
 struct Summed<'a, S, const MEAN: bool> {
     pair: Pair,
     hash: &'a mut Hash,
@@ -158,12 +174,7 @@ impl<S: Stripe, const MEAN: bool> Job for Summed<'_, S, MEAN> {
         let pair = self.pair;
         // SAFETY: a `Summed` runs where its set is available; all of this is inside.
         unsafe {
-            let take = |at| {
-                let left = S::load(pair.left.add(at));
-                pair.reduce::<S, MEAN>(at, left);
-                left
-            };
-            let end = self.hash.finish(take, pair.left.add(pair.len - STRIPE_BYTES));
+            let end = self.hash.finish::<S>(Reduced::<MEAN>(pair), pair.left.add(pair.len - STRIPE_BYTES));
             pair.reduce_few::<MEAN>(end, pair.len);
         }
     }
