@@ -38,6 +38,7 @@ pub(crate) struct CpuExecutor<'a> {
     out: WriteSpan<'a>,
     slots: &'a [Memory],
     kept: &'a mut Kept,
+    overwritten: &'a mut Memory,
 }
 
 /// What a program keeps from one run to the next.
@@ -84,8 +85,9 @@ impl<'a> CpuExecutor<'a> {
         out: WriteSpan<'a>,
         slots: &'a [Memory],
         kept: &'a mut Kept,
+        overwritten: &'a mut Memory,
     ) -> Self {
-        CpuExecutor { kernels: Kernels::best(), contract, dtype, parts, out, slots, kept }
+        CpuExecutor { kernels: Kernels::best(), contract, dtype, parts, out, slots, kept, overwritten }
     }
 
     /// Gives back every message that is still there.
@@ -140,12 +142,30 @@ impl<'a> CpuExecutor<'a> {
         inputs.iter().enumerate().all(|(index, input)| index == message || is_kept(input))
     }
 
-    /// Reduces as `reduce` does, where one operand is a message that no view has yet; gives its checksum.
+    /// Makes room for what a reduction overwrites: whether there is.
+    pub(crate) fn make_room(&mut self, (_, target, out): Reducing<'_>) -> bool {
+        let bytes = self.write(out, target).len();
+        if self.overwritten.len() < bytes {
+            let Some(memory) = Memory::zeroed(bytes) else { return false };
+            *self.overwritten = memory;
+        }
+        true
+    }
+
+    /// Gives back what `reduce_message` has overwritten.
+    pub(crate) fn restore(&mut self, (_, target, out): Reducing<'_>) {
+        let out = self.write(out, target);
+        self.kernels.copy(ReadSpan::from(self.overwritten.span()).slice(0, out.len()), out);
+    }
+
+    /// Reduces as `reduce` does, where one operand is a message that no view has yet; gives its checksum. If another
+    /// is overwritten, `keeps` says that `restore` may be asked for it.
     pub(crate) fn reduce_message(
         &mut self,
         (inputs, target, out): Reducing<'_>,
         message: usize,
         payload: ReadSpan<'_>,
+        keeps: bool,
     ) -> Result<u64, KernelError> {
         let place = self.reduction(inputs, target)?;
         let (prepared, out) = (&self.kept.reductions[place], self.write(out, target));
@@ -153,7 +173,8 @@ impl<'a> CpuExecutor<'a> {
             _ if index == message => payload,
             input => self.read(input.region, input.content),
         };
-        with_spans(inputs.len(), span, |spans| checksum::reduce(prepared, spans, message, out))
+        let kept = keeps.then(|| self.overwritten.span().slice(0, out.len()));
+        with_spans(inputs.len(), span, |spans| checksum::reduce(prepared, spans, message, out, kept))
     }
 
     /// Whether what is moved into the result goes past the caches.

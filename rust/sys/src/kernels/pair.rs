@@ -56,6 +56,8 @@ pub(super) struct Pair {
     pub(super) left: *const u8,
     pub(super) right: *const u8,
     pub(super) out: *mut u8,
+    /// Where the leaf on the right is kept, if it is reduced in place; or null.
+    pub(super) kept: *mut u8,
     pub(super) len: usize,
 }
 
@@ -68,10 +70,13 @@ impl Pair {
     /// # Safety
     /// The instruction set of `S` is available; the bytes are inside.
     #[inline(always)]
-    unsafe fn reduce<S: Stripe, const MEAN: bool>(self, at: usize, left: S) {
+    unsafe fn reduce<S: Stripe, const MEAN: bool, const KEEP: bool>(self, at: usize, left: S) {
         // SAFETY: as the caller promises.
         unsafe {
             let right = S::load(self.right.add(at));
+            if KEEP {
+                right.store(self.kept.add(at));
+            }
             let reduced = if MEAN { left.mean_f32(right) } else { left.add_f32(right, IS_PLAIN) };
             reduced.store(self.out.add(at));
         }
@@ -82,12 +87,15 @@ impl Pair {
     /// # Safety
     /// The bytes are inside.
     #[inline(always)]
-    unsafe fn reduce_few<const MEAN: bool>(self, start: usize, end: usize) {
+    unsafe fn reduce_few<const MEAN: bool, const KEEP: bool>(self, start: usize, end: usize) {
         for at in (start..end).step_by(size_of::<f32>()) {
             // SAFETY: as the caller promises.
             unsafe {
                 let [left, right] =
                     [self.left, self.right].map(|from| from.add(at).cast::<f32>().read_unaligned());
+                if KEEP {
+                    self.kept.add(at).cast::<f32>().write_unaligned(right);
+                }
                 let reduced = if MEAN { mean_of_two(left, right) } else { left + right };
                 self.out.add(at).cast::<u32>().write_unaligned(F32::of_f32(reduced));
             }
@@ -120,27 +128,30 @@ impl<S: Stripe, const MEAN: bool> Job for Reduce<S, MEAN> {
         let end = head + (pair.len - head) / STRIPE_BYTES * STRIPE_BYTES;
         // SAFETY: a `Reduce` runs where its set is available; all of this is inside.
         unsafe {
-            pair.reduce_few::<MEAN>(0, head);
+            pair.reduce_few::<MEAN, false>(0, head);
             for at in (head..end).step_by(STRIPE_BYTES) {
-                pair.reduce::<S, MEAN>(at, S::load(pair.left.add(at)));
+                pair.reduce::<S, MEAN, false>(at, S::load(pair.left.add(at)));
             }
-            pair.reduce_few::<MEAN>(end, pair.len);
+            pair.reduce_few::<MEAN, false>(end, pair.len);
         }
     }
 }
 
-/// Reduces and gives the checksum of the leaf on the left.
+/// Reduces, gives the checksum of the leaf on the left and keeps that on the right, if it is to be kept.
 ///
 /// # Safety
-/// As for [`reduce`]; they are more than `SHORT_BYTES_MAX` bytes, and the output is disjoint from the left leaf.
+/// As for [`reduce`]; they are more than `SHORT_BYTES_MAX` bytes, the output is disjoint from the left leaf, and where
+/// the right one is kept there is room for it, which is disjoint from all of them.
 pub(super) unsafe fn reduce_summed<I: Isa>(pair: Pair) -> u64 {
     let mut of = Hash::new(pair.len);
     let hash = &mut of;
     // SAFETY: as the caller promises.
     unsafe {
-        match pair.becomes {
-            Becomes::Sum => I::run(Summed::<I::Stripe, false> { pair, hash, of: PhantomData }),
-            Becomes::Mean => I::run(Summed::<I::Stripe, true> { pair, hash, of: PhantomData }),
+        match (pair.becomes, pair.kept.is_null()) {
+            (Becomes::Sum, true) => I::run(Summed::<I::Stripe, false, false> { pair, hash, of: PhantomData }),
+            (Becomes::Sum, false) => I::run(Summed::<I::Stripe, false, true> { pair, hash, of: PhantomData }),
+            (Becomes::Mean, true) => I::run(Summed::<I::Stripe, true, false> { pair, hash, of: PhantomData }),
+            (Becomes::Mean, false) => I::run(Summed::<I::Stripe, true, true> { pair, hash, of: PhantomData }),
         }
     }
     of.value()
@@ -148,34 +159,35 @@ pub(super) unsafe fn reduce_summed<I: Isa>(pair: Pair) -> u64 {
 
 /// The stripes of the leaf on the left, which are reduced on the way.
 #[derive(Clone, Copy)]
-struct Reduced<const MEAN: bool>(Pair);
+struct Reduced<const MEAN: bool, const KEEP: bool>(Pair);
 
-impl<S: Stripe, const MEAN: bool> Stripes<S> for Reduced<MEAN> {
+impl<S: Stripe, const MEAN: bool, const KEEP: bool> Stripes<S> for Reduced<MEAN, KEEP> {
     #[inline(always)]
     unsafe fn take(self, at: usize) -> S {
         // SAFETY: as the caller promises.
         unsafe {
             let left = S::load(self.0.left.add(at));
-            self.0.reduce::<S, MEAN>(at, left);
+            self.0.reduce::<S, MEAN, KEEP>(at, left);
             left
         }
     }
 }
 
-struct Summed<'a, S, const MEAN: bool> {
+struct Summed<'a, S, const MEAN: bool, const KEEP: bool> {
     pair: Pair,
     hash: &'a mut Hash,
     of: PhantomData<S>,
 }
 
-impl<S: Stripe, const MEAN: bool> Job for Summed<'_, S, MEAN> {
+impl<S: Stripe, const MEAN: bool, const KEEP: bool> Job for Summed<'_, S, MEAN, KEEP> {
     #[inline(always)]
     fn run(self) {
         let pair = self.pair;
         // SAFETY: a `Summed` runs where its set is available; all of this is inside.
         unsafe {
-            let end = self.hash.finish::<S>(Reduced::<MEAN>(pair), pair.left.add(pair.len - STRIPE_BYTES));
-            pair.reduce_few::<MEAN>(end, pair.len);
+            let last = pair.left.add(pair.len - STRIPE_BYTES);
+            let end = self.hash.finish::<S>(Reduced::<MEAN, KEEP>(pair), last);
+            pair.reduce_few::<MEAN, KEEP>(end, pair.len);
         }
     }
 }

@@ -185,20 +185,33 @@ impl Prepared {
     }
 
     /// The same as `run`, and the XXH3-64 of the input `summed` besides, in the same pass. That input does not
-    /// overlap the output.
+    /// overlap the output. If one of the others is the output, `kept` can have what it held: memory as long as the
+    /// output that overlaps nothing.
     pub fn run_summed(
         &self,
         inputs: &[ReadSpan<'_>],
         summed: usize,
         out: WriteSpan<'_>,
+        kept: Option<WriteSpan<'_>>,
     ) -> Result<u64, KernelError> {
         let input = inputs[summed];
         assert!(input.is_disjoint(out), "the output overlaps the input whose checksum is wanted");
+        if let Some(kept) = kept {
+            let is_apart = |input: &ReadSpan<'_>| input.is_disjoint(kept);
+            assert!(
+                kept.len() == out.len() && inputs.iter().all(is_apart),
+                "no memory to keep the output in"
+            );
+            assert!(inputs.iter().any(|input| !input.is_disjoint(out)), "the output is no input");
+        }
         if input.len() <= SHORT_BYTES_MAX {
+            if let Some(kept) = kept {
+                Kernels::best().copy(out.into(), kept);
+            }
             self.run(inputs, out)?;
             return Ok(Kernels::best().checksum(input));
         }
-        self.compute(inputs, out, None, Some(summed))
+        self.compute(inputs, out, None, Some((summed, kept)))
     }
 
     fn compute(
@@ -206,7 +219,7 @@ impl Prepared {
         inputs: &[ReadSpan<'_>],
         out: WriteSpan<'_>,
         stream: Option<StreamFn>,
-        summed: Option<usize>,
+        summed: Option<(usize, Option<WriteSpan<'_>>)>,
     ) -> Result<u64, KernelError> {
         let len = self.check(inputs, out)?;
         let mut few = [Source { start: std::ptr::null(), is_leaf: true }; FEW];
@@ -228,7 +241,12 @@ impl Prepared {
             return Ok(0);
         }
         let _environment = Guard::enter();
-        let mut sum = Follower { of: summed.map(|input| inputs[input]), passes: self.passes, hash: None };
+        let mut sum = Follower {
+            of: summed.map(|(input, _)| inputs[input]),
+            keeps: summed.and_then(|(_, kept)| Some((out.into(), kept?))),
+            passes: self.passes,
+            hash: None,
+        };
         match &self.way {
             Way::Pair(becomes) => return Ok(self.run_pair(*becomes, sources, summed, out)),
             Way::Tree { program, loops, finish } => SLOTS.with_borrow_mut(|slots| {
@@ -238,7 +256,7 @@ impl Prepared {
                 let size = self.contract.dtype_in().size();
                 let mut block = stream.map(|stream| (stream, Slot::ZERO));
                 for (start, count) in blocks(sources[0].start, size, len) {
-                    sum.follow(start + count, len);
+                    sum.follow(start, count, len);
                     for pass in &program.passes {
                         // SAFETY: a `Prepared` exists only where its instruction set does; `check` has
                         // measured every input; the program names slots below `program.slots`; slots
@@ -266,7 +284,7 @@ impl Prepared {
                 self.run_exact(sources, (*plan, *add, *store), len, out, scratch, &mut sum);
             }),
             Way::Exact { vectorised: None } => {
-                sum.follow(len, len);
+                sum.follow(0, len, len);
                 // SAFETY: `check` has measured the inputs and the output and how they overlap.
                 unsafe {
                     exact::reduce_scalar(&self.contract, sources, 0..len, self.target, out.as_ptr());
@@ -285,14 +303,15 @@ impl Prepared {
         &self,
         becomes: Becomes,
         sources: &[Source],
-        summed: Option<usize>,
+        summed: Option<(usize, Option<WriteSpan<'_>>)>,
         out: WriteSpan<'_>,
     ) -> u64 {
-        let left = summed.unwrap_or(0);
+        let (left, kept) = summed.unwrap_or((0, None));
+        let kept = kept.map_or(std::ptr::null_mut(), WriteSpan::as_ptr);
         let (right, len) = (sources[1 - left].start, out.len());
-        let pair = Pair { becomes, left: sources[left].start, right, out: out.as_ptr(), len };
+        let pair = Pair { becomes, left: sources[left].start, right, out: out.as_ptr(), kept, len };
         // SAFETY: the instruction set exists; `check` has measured leaves and output and how they overlap, and
-        // `run_summed` how long the summed leaf is and that it overlaps nothing.
+        // `run_summed` how long the summed leaf is, that it overlaps nothing, and the room to keep the other in.
         unsafe {
             if summed.is_some() {
                 return (self.passes.pair_summed)(pair);
@@ -314,7 +333,7 @@ impl Prepared {
         let (size, out) = (self.out_size, out.as_ptr());
         let mut left_over = Vec::new();
         for (start, count) in blocks(sources[0].start, self.contract.dtype_in().size(), len) {
-            checksum.follow(start + count, len);
+            checksum.follow(start, count, len);
             // SAFETY: the instruction set exists, and `check` has measured the inputs.
             let some_are_left = unsafe { sum(plan, sources, start, count, scratch) };
             if some_are_left {
@@ -364,20 +383,26 @@ impl Prepared {
 }
 
 /// The checksum of an input, which follows the blocks that are about to be read: it brings them into the first-level
-/// cache.
+/// cache. So does the copy of what they overwrite.
 struct Follower<'a> {
     of: Option<ReadSpan<'a>>,
+    keeps: Option<(ReadSpan<'a>, WriteSpan<'a>)>,
     passes: Passes,
     hash: Option<Hash>,
 }
 
 impl Follower<'_> {
-    /// Takes in what lies before element `end` of `len`.
-    fn follow(&mut self, end: usize, len: usize) {
+    /// Takes in `count` elements of `len`, from `start` on.
+    fn follow(&mut self, start: usize, count: usize, len: usize) {
         let Some(input) = self.of else { return };
         let hash = self.hash.get_or_insert_with(|| Hash::new(input.len()));
         // SAFETY: the instruction set exists, and the input is readable.
-        unsafe { (self.passes.follow)(hash, input.as_ptr(), input.len() / len * end) };
+        unsafe { (self.passes.follow)(hash, input.as_ptr(), input.len() / len * (start + count)) };
+        if let Some((from, kept)) = self.keeps {
+            let size = from.len() / len;
+            Kernels::best()
+                .copy(from.slice(start * size, count * size), kept.slice(start * size, count * size));
+        }
     }
 }
 
