@@ -142,14 +142,15 @@ impl<'a> CpuExecutor<'a> {
         inputs.iter().enumerate().all(|(index, input)| index == message || is_kept(input))
     }
 
-    /// Makes room for what a reduction overwrites: whether there is.
-    pub(crate) fn make_room(&mut self, (_, target, out): Reducing<'_>) -> bool {
+    /// Whether what a reduction overwrites can be kept meanwhile, which needs room.
+    pub(crate) fn can_keep(&mut self, (inputs, target, out): Reducing<'_>) -> Result<bool, KernelError> {
+        let place = self.reduction(inputs, target)?;
         let bytes = self.write(out, target).len();
-        if self.overwritten.len() < bytes {
-            let Some(memory) = Memory::zeroed(bytes) else { return false };
+        if self.kept.reductions[place].can_keep() && self.overwritten.len() < bytes {
+            let Some(memory) = Memory::zeroed(bytes) else { return Ok(false) };
             *self.overwritten = memory;
         }
-        true
+        Ok(self.kept.reductions[place].can_keep())
     }
 
     /// Gives back what `reduce_message` has overwritten.

@@ -34,7 +34,7 @@ impl Exchange<'_, '_> {
             return Ok(Look::Other);
         }
         let in_place = !self.executor.keeps_operands(reducing, message);
-        if in_place && !self.executor.make_room(reducing) {
+        if in_place && !self.executor.can_keep(reducing)? {
             return Ok(Look::Other);
         }
         let expected = self.expectation(rank, self.engine.message(step), bytes).header().draft();

@@ -184,9 +184,15 @@ impl Prepared {
         self.compute(inputs, out, Some(self.passes.stream), None).map(|_| ())
     }
 
+    /// Whether `run_summed` can keep what it overwrites. Where it can't, nothing would be gained: its loops take longer
+    /// to do so than a second pass over what the first has brought into the cache.
+    pub fn can_keep(&self) -> bool {
+        matches!(self.way, Way::Pair(_))
+    }
+
     /// The same as `run`, and the XXH3-64 of the input `summed` besides, in the same pass. That input does not
-    /// overlap the output. If one of the others is the output, `kept` can have what it held: memory as long as the
-    /// output that overlaps nothing.
+    /// overlap the output. If another is the output and can be kept, `kept` has afterwards what it held: memory as long
+    /// as the output that overlaps nothing.
     pub fn run_summed(
         &self,
         inputs: &[ReadSpan<'_>],
@@ -198,11 +204,9 @@ impl Prepared {
         assert!(input.is_disjoint(out), "the output overlaps the input whose checksum is wanted");
         if let Some(kept) = kept {
             let is_apart = |input: &ReadSpan<'_>| input.is_disjoint(kept);
-            assert!(
-                kept.len() == out.len() && inputs.iter().all(is_apart),
-                "no memory to keep the output in"
-            );
-            assert!(inputs.iter().any(|input| !input.is_disjoint(out)), "the output is no input");
+            let is_room = kept.len() == out.len() && inputs.iter().all(is_apart);
+            let is_in_place = self.can_keep() && !inputs[1 - summed].is_disjoint(out);
+            assert!(is_room && is_in_place, "nothing can be kept, or not there");
         }
         if input.len() <= SHORT_BYTES_MAX {
             if let Some(kept) = kept {
@@ -241,12 +245,8 @@ impl Prepared {
             return Ok(0);
         }
         let _environment = Guard::enter();
-        let mut sum = Follower {
-            of: summed.map(|(input, _)| inputs[input]),
-            keeps: summed.and_then(|(_, kept)| Some((out.into(), kept?))),
-            passes: self.passes,
-            hash: None,
-        };
+        let (summed_input, passes) = (summed.map(|(input, _)| inputs[input]), self.passes);
+        let mut sum = Follower { of: summed_input, passes, hash: None };
         match &self.way {
             Way::Pair(becomes) => return Ok(self.run_pair(*becomes, sources, summed, out)),
             Way::Tree { program, loops, finish } => SLOTS.with_borrow_mut(|slots| {
@@ -256,7 +256,7 @@ impl Prepared {
                 let size = self.contract.dtype_in().size();
                 let mut block = stream.map(|stream| (stream, Slot::ZERO));
                 for (start, count) in blocks(sources[0].start, size, len) {
-                    sum.follow(start, count, len);
+                    sum.follow(start + count, len);
                     for pass in &program.passes {
                         // SAFETY: a `Prepared` exists only where its instruction set does; `check` has
                         // measured every input; the program names slots below `program.slots`; slots
@@ -284,7 +284,7 @@ impl Prepared {
                 self.run_exact(sources, (*plan, *add, *store), len, out, scratch, &mut sum);
             }),
             Way::Exact { vectorised: None } => {
-                sum.follow(0, len, len);
+                sum.follow(len, len);
                 // SAFETY: `check` has measured the inputs and the output and how they overlap.
                 unsafe {
                     exact::reduce_scalar(&self.contract, sources, 0..len, self.target, out.as_ptr());
@@ -333,7 +333,7 @@ impl Prepared {
         let (size, out) = (self.out_size, out.as_ptr());
         let mut left_over = Vec::new();
         for (start, count) in blocks(sources[0].start, self.contract.dtype_in().size(), len) {
-            checksum.follow(start, count, len);
+            checksum.follow(start + count, len);
             // SAFETY: the instruction set exists, and `check` has measured the inputs.
             let some_are_left = unsafe { sum(plan, sources, start, count, scratch) };
             if some_are_left {
@@ -383,26 +383,20 @@ impl Prepared {
 }
 
 /// The checksum of an input, which follows the blocks that are about to be read: it brings them into the first-level
-/// cache. So does the copy of what they overwrite.
+/// cache.
 struct Follower<'a> {
     of: Option<ReadSpan<'a>>,
-    keeps: Option<(ReadSpan<'a>, WriteSpan<'a>)>,
     passes: Passes,
     hash: Option<Hash>,
 }
 
 impl Follower<'_> {
-    /// Takes in `count` elements of `len`, from `start` on.
-    fn follow(&mut self, start: usize, count: usize, len: usize) {
+    /// Takes in what lies before element `end` of `len`.
+    fn follow(&mut self, end: usize, len: usize) {
         let Some(input) = self.of else { return };
         let hash = self.hash.get_or_insert_with(|| Hash::new(input.len()));
         // SAFETY: the instruction set exists, and the input is readable.
-        unsafe { (self.passes.follow)(hash, input.as_ptr(), input.len() / len * (start + count)) };
-        if let Some((from, kept)) = self.keeps {
-            let size = from.len() / len;
-            Kernels::best()
-                .copy(from.slice(start * size, count * size), kept.slice(start * size, count * size));
-        }
+        unsafe { (self.passes.follow)(hash, input.as_ptr(), input.len() / len * end) };
     }
 }
 
