@@ -37,6 +37,7 @@ pub(crate) struct CpuExecutor<'a> {
     out: WriteSpan<'a>,
     slots: &'a [Memory],
     kept: &'a mut Kept,
+    overwritten: &'a mut Memory,
 }
 
 /// What a program keeps from one run to the next.
@@ -93,8 +94,9 @@ impl<'a> CpuExecutor<'a> {
         out: WriteSpan<'a>,
         slots: &'a [Memory],
         kept: &'a mut Kept,
+        overwritten: &'a mut Memory,
     ) -> Self {
-        CpuExecutor { kernels: Kernels::best(), contract, dtype, parts, out, slots, kept }
+        CpuExecutor { kernels: Kernels::best(), contract, dtype, parts, out, slots, kept, overwritten }
     }
 
     /// Gives back every message that is still there.
@@ -165,12 +167,31 @@ impl<'a> CpuExecutor<'a> {
         inputs.iter().enumerate().all(|(index, input)| index == message || is_kept(input))
     }
 
-    /// Reduces as `reduce` does, where one operand is a message that no view has yet; gives its checksum.
+    /// Whether what a reduction overwrites can be kept meanwhile, which needs room.
+    pub(crate) fn can_keep(&mut self, (inputs, target, out): Reducing<'_>) -> Result<bool, KernelError> {
+        let place = self.reduction(inputs, target)?;
+        let bytes = self.write(out, target).len();
+        if self.kept.reductions[place].can_keep() && self.overwritten.len() < bytes {
+            let Some(memory) = Memory::zeroed(bytes) else { return Ok(false) };
+            *self.overwritten = memory;
+        }
+        Ok(self.kept.reductions[place].can_keep())
+    }
+
+    /// Gives back what `reduce_message` has overwritten.
+    pub(crate) fn restore(&mut self, (_, target, out): Reducing<'_>) {
+        let out = self.write(out, target);
+        self.kernels.copy(ReadSpan::from(self.overwritten.span()).slice(0, out.len()), out);
+    }
+
+    /// Reduces as `reduce` does, where one operand is a message that no view has yet; gives its checksum. If another
+    /// is overwritten, `keeps` says that `restore` may be asked for it.
     pub(crate) fn reduce_message(
         &mut self,
         (inputs, target, out): Reducing<'_>,
         message: usize,
         payload: ReadSpan<'_>,
+        keeps: bool,
     ) -> Result<u64, KernelError> {
         let place = self.reduction(inputs, target)?;
         let (prepared, out) = (&self.kept.reductions[place], self.write(out, target));
@@ -178,7 +199,8 @@ impl<'a> CpuExecutor<'a> {
             _ if index == message => payload,
             input => self.read(input.region, input.content),
         };
-        with_spans(inputs.len(), span, |spans| checksum::reduce(prepared, spans, message, out))
+        let kept = keeps.then(|| self.overwritten.span().slice(0, out.len()));
+        with_spans(inputs.len(), span, |spans| checksum::reduce(prepared, spans, message, out, kept))
     }
 
     /// Whether what is moved into the result goes past the caches.

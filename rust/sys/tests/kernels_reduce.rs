@@ -1,10 +1,10 @@
 //! Every instruction set's reductions give the law's bits: every operation, dtype, accumulator and
 //! result, any tiling, special values, odd lengths, unaligned and shared memory.
 
-use isobit_core::law::{LeafSet, Node, cover, element_bytes, exact, fold};
+use isobit_core::law::{LeafSet, Node, cover, element_bytes, fold};
 use isobit_core::schedule::Content;
 use isobit_core::{Contract, ContractSpec, Dtype, Order, ReduceOp};
-use isobit_sys::{Input, KernelError, Kernels, ReadSpan, WriteSpan};
+use isobit_sys::{Input, Kernels, ReadSpan, WriteSpan};
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -190,7 +190,8 @@ fn check(contract: &Contract, inputs: &[(Content, Vec<u8>)], target: Content) {
             let prepared = kernels.prepare(contract, &contents, target).unwrap();
             let summed = spans.len() * shift / 2;
             out[shift..shift + expected.len()].fill(0xa5);
-            let sum = prepared.run_summed(&spans, summed, (&mut out[shift..shift + expected.len()]).into());
+            let sum =
+                prepared.run_summed(&spans, summed, (&mut out[shift..shift + expected.len()]).into(), None);
             assert_eq!(sum.unwrap(), xxh3_64(&inputs[summed].1), "{}: {contract}", kernels.name());
             compare(kernels.name(), "with a checksum", &out[shift..shift + expected.len()]);
             assert!(
@@ -218,7 +219,11 @@ fn check(contract: &Contract, inputs: &[(Content, Vec<u8>)], target: Content) {
             kernels.copy(inputs[place].1.as_slice().into(), out);
             let spans: Vec<ReadSpan> = operands.iter().map(|operand| operand.span).collect();
             let prepared = kernels.prepare(contract, &contents, target).unwrap();
-            let sum = prepared.run_summed(&spans, summed, out).unwrap();
+            let mut kept = vec![0xa5; expected.len()];
+            let keep = prepared.can_keep();
+            let room = keep.then(|| kept.as_mut_slice().into());
+            let sum = prepared.run_summed(&spans, summed, out, room).unwrap();
+            assert!(!keep || kept == inputs[place].1, "{}: {contract}: the input is lost", kernels.name());
             assert_eq!(sum, xxh3_64(&inputs[summed].1), "{}: {contract}", kernels.name());
             compare(kernels.name(), &format!("with a checksum, in place of input {place}"), &out.to_vec());
         }
@@ -294,8 +299,11 @@ fn blocks_and_their_remainders_give_the_laws_bits() {
 #[test]
 fn whole_messages_give_the_laws_bits_and_their_checksum() {
     let mut rng = Rng(5);
-    for (op, leaves) in [(ReduceOp::Sum, 2), (ReduceOp::Mean, 2), (ReduceOp::Sum, 3)] {
-        let contract = Contract::new(ContractSpec::new(op, Order::Tree, leaves, Dtype::F32)).unwrap();
+    let reductions = [(ReduceOp::Sum, 2), (ReduceOp::Mean, 2), (ReduceOp::Sum, 3)];
+    for ((op, leaves), order) in
+        reductions.into_iter().flat_map(|of| [Order::Tree, Order::Exact].map(|to| (of, to)))
+    {
+        let contract = Contract::new(ContractSpec::new(op, order, leaves, Dtype::F32)).unwrap();
         for len in [61, 256, 257, 4096, 16_383, 16_384] {
             let leaf = |leaf| (Content::Leaf(leaf), tensor(Dtype::F32, len, Values::Special, &mut rng));
             let inputs: Vec<_> = (0..leaves).map(leaf).collect();
@@ -340,9 +348,48 @@ fn two_f32_give_the_laws_bits_at_every_distance_and_tie() {
         }
     }
     let inputs: Vec<_> = (0..).map(Content::Leaf).zip(pair).collect();
-    for (op, divisor) in [(ReduceOp::Sum, None), (ReduceOp::Mean, None), (ReduceOp::Mean, Some(3))] {
-        let spec = ContractSpec { divisor, ..ContractSpec::new(op, Order::Tree, 2, Dtype::F32) };
-        check(&Contract::new(spec).unwrap(), &inputs, Content::Result);
+    let orders = [(Order::Tree, None), (Order::Tree, Some(Dtype::F32)), (Order::Exact, None)];
+    for (order, accumulate) in orders {
+        for divisor in [None, Some(1), Some(2), Some(3), Some(4)] {
+            let op = if divisor.is_some() { ReduceOp::Mean } else { ReduceOp::Sum };
+            let spec = ContractSpec { divisor, accumulate, ..ContractSpec::new(op, order, 2, Dtype::F32) };
+            let contract = Contract::new(spec).unwrap();
+            check(&contract, &inputs, Content::Result);
+            let is_one_rounding =
+                matches!(divisor, None | Some(1)) || divisor == Some(2) && accumulate.is_none();
+            let contents = [Content::Leaf(0), Content::Leaf(1)];
+            let prepared = Kernels::best().prepare(&contract, &contents, Content::Result).unwrap();
+            assert_eq!(prepared.can_keep(), is_one_rounding, "{contract}");
+        }
+    }
+}
+
+/// From the largest, which a divisor makes small, down to the subnormals, which it rounds.
+#[test]
+fn a_mean_by_any_power_of_two_gives_the_laws_bits_at_every_exponent() {
+    let mut rng = Rng(13);
+    for dtype in [Dtype::F32, Dtype::F64] {
+        let (exponents, mantissa) = if dtype == Dtype::F32 { (256, 23) } else { (2048, 52) };
+        let ends =
+            |exponent: &u64| *exponent < 140 || exponents - exponent < 4 || exponent.is_multiple_of(64);
+        let leaf: Vec<u8> = (0..exponents)
+            .filter(ends)
+            .flat_map(|exponent| {
+                let mantissas =
+                    [0, 1, 1 << (mantissa - 1), (1 << mantissa) - 1, rng.next() % (1 << mantissa)];
+                mantissas.map(|bits| (rng.below(2) << (8 * dtype.size() - 1)) | exponent << mantissa | bits)
+            })
+            .flat_map(|bits| bits.to_le_bytes().into_iter().take(dtype.size()))
+            .collect();
+        for power in 0..64 {
+            for (order, accumulate) in [(Order::Tree, Some(dtype)), (Order::Tree, None), (Order::Exact, None)]
+            {
+                let divisor = Some(1 << power);
+                let spec = ContractSpec::new(ReduceOp::Mean, order, 1, dtype);
+                let contract = Contract::new(ContractSpec { divisor, accumulate, ..spec }).unwrap();
+                check(&contract, &[(Content::Leaf(0), leaf.clone())], Content::Result);
+            }
+        }
     }
 }
 
@@ -354,57 +401,4 @@ proptest! {
         let values = [Values::Any, Values::Close, Values::Special, Values::Spread][which];
         sweep(leaves, len, values, seed);
     }
-}
-
-fn sum_of_two() -> Contract {
-    Contract::new(ContractSpec::new(ReduceOp::Sum, Order::Tree, 2, Dtype::F32)).unwrap()
-}
-
-#[test]
-fn inputs_that_do_not_tile_are_an_error() {
-    let bytes = [0u8; 8];
-    let input = |leaf| Input { content: Content::Leaf(leaf), span: bytes.as_slice().into() };
-    for order in [Order::Tree, Order::Exact] {
-        let contract = Contract::new(ContractSpec::new(ReduceOp::Sum, order, 2, Dtype::F32)).unwrap();
-        for inputs in [vec![input(0)], vec![], vec![input(0), input(1), input(1)], vec![input(0), input(7)]] {
-            let mut out = [0u8; 8];
-            let error =
-                Kernels::best().reduce(&contract, &inputs, Content::Result, out.as_mut_slice().into());
-            assert!(matches!(error, Err(KernelError::DoNotTile { .. })), "{inputs:?}: {error:?}");
-        }
-    }
-}
-
-#[test]
-fn spans_of_the_wrong_length_are_an_error() {
-    let (a, b) = ([0u8; 8], [0u8; 12]);
-    let inputs = [
-        Input { content: Content::Leaf(0), span: a.as_slice().into() },
-        Input { content: Content::Leaf(1), span: b.as_slice().into() },
-    ];
-    let mut out = [0u8; 8];
-    let error = Kernels::best().reduce(&sum_of_two(), &inputs, Content::Result, out.as_mut_slice().into());
-    assert_eq!(error, Err(KernelError::Length { input: 1, expected: 8, found: 12, out: 8 }));
-    let mut out = [0u8; 7];
-    let error = Kernels::best().reduce(&sum_of_two(), &inputs, Content::Result, out.as_mut_slice().into());
-    assert_eq!(error, Err(KernelError::Ragged { out: 7, element: 4 }));
-}
-
-#[test]
-fn an_output_that_overlaps_an_input_by_halves_is_an_error() {
-    let mut memory = [0u8; 12];
-    let other = [0u8; 8];
-    let memory = WriteSpan::from(memory.as_mut_slice());
-    let inputs = [
-        Input { content: Content::Leaf(0), span: other.as_slice().into() },
-        Input { content: Content::Leaf(1), span: memory.slice(0, 8).into() },
-    ];
-    let error = Kernels::best().reduce(&sum_of_two(), &inputs, Content::Result, memory.slice(4, 8));
-    assert_eq!(error, Err(KernelError::Overlap { input: 1 }));
-}
-
-#[test]
-fn wide_sums_have_the_laws_size() {
-    assert_eq!(exact::wide_bytes(Dtype::F32), 48);
-    assert_eq!(exact::wide_bytes(Dtype::F64), 280);
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isobit_core::{Dtype, ReduceOp};
+use isobit_core::{Dtype, Order, ReduceOp};
 use isobit_sys::WriteSpan;
 
 use super::{Call, Communicator, Reduction};
@@ -115,6 +115,42 @@ fn a_reduction_of_a_damaged_message_is_made_again() {
         });
         for result in results {
             assert!(result.unwrap() == 3f32.to_le_bytes().repeat(count));
+        }
+    }
+}
+
+/// The same where the result lies in the tensor's own memory: what a reduction has overwritten is given back. Means
+/// and exact sums, and other dtypes and more ranks, which take other loops, too.
+#[test]
+fn a_tensor_is_as_it_was_when_a_message_that_was_reduced_into_it_is_damaged() {
+    let prepare = |link: &mut ShmTransport| link.set_tamper(Box::new(|a| (!a.again).then_some(20)));
+    for (world_size, dtype) in [(2, Dtype::F32), (2, Dtype::I32), (3, Dtype::F32), (3, Dtype::I32)] {
+        for (op, order) in
+            [(ReduceOp::Sum, Order::Tree), (ReduceOp::Mean, Order::Tree), (ReduceOp::Sum, Order::Exact)]
+        {
+            if dtype == Dtype::I32 && (op, order) != (ReduceOp::Sum, Order::Tree) {
+                continue;
+            }
+            let results = over_shm(world_size, prepare, |comm| {
+                let value = |value: u32| match dtype {
+                    Dtype::F32 => (value as f32).to_le_bytes(),
+                    _ => value.to_le_bytes(),
+                };
+                // The rank that gets a share holds 4 or more, so that no value is the same twice over.
+                let mut tensor = value(4 << comm.rank()).repeat(98_304);
+                let span = WriteSpan::from(tensor.as_mut_slice());
+                let mut call = Call { shape: &[98_304], timeout: None, interrupt: &mut || false };
+                let reduction = Reduction { order, ..Reduction::new(op, dtype) };
+                comm.all_reduce(span.into(), span, &reduction, &mut call).map(|()| {
+                    let sum = (1 << world_size) * 4 - 4;
+                    let mean = sum as f32 / world_size as f32;
+                    (tensor, if op == ReduceOp::Mean { mean.to_le_bytes() } else { value(sum) })
+                })
+            });
+            for result in results {
+                let (found, expected) = result.unwrap();
+                assert!(found == expected.repeat(98_304), "{op} of {dtype}, {order}, {world_size} ranks");
+            }
         }
     }
 }

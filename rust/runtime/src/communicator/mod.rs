@@ -31,7 +31,7 @@ use std::time::Duration;
 use isobit_core::schedule::{Limits, Topology};
 use isobit_core::wire::{Channel, Collective, Descriptor};
 use isobit_core::{Contract, Rank, digest};
-use isobit_sys::{ReadSpan, WriteSpan};
+use isobit_sys::{Memory, ReadSpan, WriteSpan};
 
 pub use abort::AbortHandle;
 pub use accumulate::Accumulator;
@@ -85,6 +85,8 @@ pub struct Communicator {
     /// The contract of the latest reduction: most are like the one before.
     contract: Option<(Reduction, Contract)>,
     spare: Spare,
+    /// What a reduction in place has overwritten, until the message that it reduced is known to be intact.
+    overwritten: Memory,
 }
 
 impl Communicator {
@@ -142,6 +144,7 @@ impl Communicator {
             ended: None,
             contract: None,
             spare: Spare::default(),
+            overwritten: Memory::zeroed(0).expect("no bytes are always there"),
         }
     }
 
@@ -337,7 +340,8 @@ impl Communicator {
         if let Some(trace) = &mut self.trace {
             trace.operation(&record);
         }
-        let executor = CpuExecutor::new(contract, dtype, parts, out, &plan.slots, &mut plan.kept);
+        let executor =
+            CpuExecutor::new(contract, dtype, parts, out, &plan.slots, &mut plan.kept, &mut self.overwritten);
         let mut exchange = Exchange {
             link: &mut self.link,
             peers: &mut self.peers,

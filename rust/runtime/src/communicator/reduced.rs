@@ -30,28 +30,26 @@ impl Exchange<'_, '_> {
         let bytes = self.payload_bytes(*dst, *content);
         let reducing = (&inputs[..], *target, *out);
         // A timeline shows messages and reductions each by itself.
-        if bytes == 0
-            || self.trace.is_some()
-            || self.peers[rank as usize].has_early(channel)
-            || !self.executor.keeps_operands(reducing, message)
-        {
+        if bytes == 0 || self.trace.is_some() || self.peers[rank as usize].has_early(channel) {
+            return Ok(Look::Other);
+        }
+        let in_place = !self.executor.keeps_operands(reducing, message);
+        if in_place && !self.executor.can_keep(reducing)? {
             return Ok(Look::Other);
         }
         let expected = self.expectation(rank, self.engine.message(step), bytes).header().draft();
-        let (executor, mut failed) = (&mut self.executor, None);
+        let (executor, mut result) = (&mut self.executor, None);
         let read = &mut |payload: ReadSpan<'_>| {
-            executor.reduce_message(reducing, message, payload).unwrap_or_else(|error| {
-                failed = Some(error);
-                0
-            })
+            let reduced = executor.reduce_message(reducing, message, payload, in_place);
+            result.insert(reduced).as_ref().map_or(0, |sum| *sum)
         };
-        let found = self.link.try_recv_read(rank, channel, &expected, None, read)?;
-        if let Some(error) = failed {
-            return Err(error.into());
+        let found = self.link.try_recv_read(rank, channel, &expected, None, read);
+        match (&found, result) {
+            (_, Some(Err(error))) => return Err(error.into()),
+            (Ok(Look::Taken), _) => self.engine.reduced(step, reduction),
+            (_, Some(Ok(_))) if in_place => self.executor.restore(reducing),
+            _ => {}
         }
-        if found == Look::Taken {
-            self.engine.reduced(step, reduction);
-        }
-        Ok(found)
+        Ok(found?)
     }
 }

@@ -86,6 +86,10 @@ pub(super) trait Accumulator: Copy + 'static {
     fn div(self, right: Self) -> Self;
     /// The divisor of a mean, which the contract has checked to be exact.
     fn of_divisor(divisor: u64) -> Self;
+
+    /// What to multiply by in its place, if that gives the same bits: a power of two has a reciprocal that is exact (of
+    /// 2^63 it is a normal number in f32), so that product and quotient are the same real number, rounded once.
+    fn of_reciprocal(divisor: u64) -> Option<Self>;
 }
 
 macro_rules! accumulator {
@@ -120,6 +124,10 @@ macro_rules! accumulator {
 
             fn of_divisor(divisor: u64) -> Self {
                 divisor as $float
+            }
+
+            fn of_reciprocal(divisor: u64) -> Option<Self> {
+                divisor.is_power_of_two().then_some(1.0 / divisor as $float)
             }
         }
     };

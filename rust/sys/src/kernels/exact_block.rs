@@ -7,7 +7,7 @@
 
 use std::slice::from_raw_parts_mut;
 
-use super::block::{BLOCK, Divide, PassFn, Slot, Source};
+use super::block::{BLOCK, PassFn, Slot, Source, divide};
 use super::element::Element;
 use super::isa::{Isa, Job};
 use super::program::Pass;
@@ -128,9 +128,7 @@ pub(super) unsafe fn sum<I: Isa, E: Element>(
                 I::run(Merge::<false> { high, low, lost, sums, flags, power_of_two, any });
             }
         }
-        if plan.divisor != 1 {
-            I::run(Divide { values: sums, divisor: plan.divisor as f64 });
-        }
+        divide::<I, f64>(sums, plan.divisor);
     }
     any != 0
 }

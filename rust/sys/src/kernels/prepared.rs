@@ -10,7 +10,7 @@ use isobit_core::{Contract, Dtype, Order, ReduceOp};
 use super::block::{LoadFn, Slot, Source, StoreFn, blocks};
 use super::exact_block::{Plan, Scratch, SumFn};
 use super::isa::Isa;
-use super::pair::{self, Pair, is_pair};
+use super::pair::{self, Becomes, Pair};
 use super::program::Program;
 use super::table::FoldLoops;
 use super::xxh3::{self, Hash, SHORT_BYTES_MAX};
@@ -48,8 +48,8 @@ pub(super) struct Passes {
     /// Copies bytes past the caches; a fence must follow.
     pub(super) stream: StreamFn,
     pub(super) fence: unsafe fn(),
-    add: unsafe fn(Pair),
-    add_summed: unsafe fn(Pair) -> u64,
+    pair: unsafe fn(Pair),
+    pair_summed: unsafe fn(Pair) -> u64,
     /// Takes what lies before `end` into a checksum.
     follow: unsafe fn(&mut Hash, *const u8, usize),
 }
@@ -61,15 +61,15 @@ impl Passes {
         Passes {
             stream: stream::copy::<I>,
             fence: stream::fence::<I>,
-            add: pair::add::<I>,
-            add_summed: pair::add_summed::<I>,
+            pair: pair::reduce::<I>,
+            pair_summed: pair::reduce_summed::<I>,
             follow: xxh3::follow::<I>,
         }
     }
 }
 
 enum Way {
-    Pair,
+    Pair(Becomes),
     Tree { program: Program, loops: FoldLoops, finish: Finish },
     Exact { vectorised: Option<(Plan, SumFn, StoreFn)> },
 }
@@ -126,8 +126,8 @@ impl Kernels {
         let node = |content| node_of(content, contract.leaves());
         let nodes = contents.iter().map(|content| node(*content)).collect::<Option<Vec<Node>>>()?;
         let steps = fold_steps(node(target)?, &nodes)?;
-        if is_pair(contract, contents, target) {
-            return Some(Way::Pair);
+        if let Some(becomes) = Becomes::of(contract, contents, target) {
+            return Some(Way::Pair(becomes));
         }
         let acc = contract.dtype_acc()?;
         let loops = (self.fold_loops)(contract.op(), contract.dtype_in(), acc);
@@ -140,6 +140,9 @@ impl Kernels {
     fn exact_way(&self, contract: &Contract, contents: &[Content], target: Content) -> Option<Way> {
         if !exact::tile(contract, contents, target) {
             return None;
+        }
+        if let Some(becomes) = Becomes::of(contract, contents, target) {
+            return Some(Way::Pair(becomes));
         }
         let all_raw = contents.iter().all(|content| is_leaf(*content));
         let vectorised = (self.exact_sum)(contract, contents.len())
@@ -181,21 +184,38 @@ impl Prepared {
         self.compute(inputs, out, Some(self.passes.stream), None).map(|_| ())
     }
 
+    /// Whether `run_summed` can keep what it overwrites. Where it can't, nothing would be gained: its loops take longer
+    /// to do so than a second pass over what the first has brought into the cache.
+    pub fn can_keep(&self) -> bool {
+        matches!(self.way, Way::Pair(_))
+    }
+
     /// The same as `run`, and the XXH3-64 of the input `summed` besides, in the same pass. That input does not
-    /// overlap the output.
+    /// overlap the output. If another is the output and can be kept, `kept` has afterwards what it held: memory as long
+    /// as the output that overlaps nothing.
     pub fn run_summed(
         &self,
         inputs: &[ReadSpan<'_>],
         summed: usize,
         out: WriteSpan<'_>,
+        kept: Option<WriteSpan<'_>>,
     ) -> Result<u64, KernelError> {
         let input = inputs[summed];
         assert!(input.is_disjoint(out), "the output overlaps the input whose checksum is wanted");
+        if let Some(kept) = kept {
+            let is_apart = |input: &ReadSpan<'_>| input.is_disjoint(kept);
+            let is_room = kept.len() == out.len() && inputs.iter().all(is_apart);
+            let is_in_place = self.can_keep() && !inputs[1 - summed].is_disjoint(out);
+            assert!(is_room && is_in_place, "nothing can be kept, or not there");
+        }
         if input.len() <= SHORT_BYTES_MAX {
+            if let Some(kept) = kept {
+                Kernels::best().copy(out.into(), kept);
+            }
             self.run(inputs, out)?;
             return Ok(Kernels::best().checksum(input));
         }
-        self.compute(inputs, out, None, Some(summed))
+        self.compute(inputs, out, None, Some((summed, kept)))
     }
 
     fn compute(
@@ -203,7 +223,7 @@ impl Prepared {
         inputs: &[ReadSpan<'_>],
         out: WriteSpan<'_>,
         stream: Option<StreamFn>,
-        summed: Option<usize>,
+        summed: Option<(usize, Option<WriteSpan<'_>>)>,
     ) -> Result<u64, KernelError> {
         let len = self.check(inputs, out)?;
         let mut few = [Source { start: std::ptr::null(), is_leaf: true }; FEW];
@@ -225,9 +245,10 @@ impl Prepared {
             return Ok(0);
         }
         let _environment = Guard::enter();
-        let mut sum = Follower { of: summed.map(|input| inputs[input]), passes: self.passes, hash: None };
+        let (summed_input, passes) = (summed.map(|(input, _)| inputs[input]), self.passes);
+        let mut sum = Follower { of: summed_input, passes, hash: None };
         match &self.way {
-            Way::Pair => return Ok(self.run_pair(sources, summed, out)),
+            Way::Pair(becomes) => return Ok(self.run_pair(*becomes, sources, summed, out)),
             Way::Tree { program, loops, finish } => SLOTS.with_borrow_mut(|slots| {
                 if slots.len() < program.slots {
                     slots.resize(program.slots, Slot::ZERO);
@@ -277,18 +298,25 @@ impl Prepared {
         Ok(sum.hash.map_or(0, |hash| hash.value()))
     }
 
-    /// The sum of two leaves, whose order does not matter: a NaN's payload, which alone depends on it, is lost.
-    fn run_pair(&self, sources: &[Source], summed: Option<usize>, out: WriteSpan<'_>) -> u64 {
-        let left = summed.unwrap_or(0);
+    /// The order of two leaves does not matter: a NaN's payload, which alone depends on it, is lost.
+    fn run_pair(
+        &self,
+        becomes: Becomes,
+        sources: &[Source],
+        summed: Option<(usize, Option<WriteSpan<'_>>)>,
+        out: WriteSpan<'_>,
+    ) -> u64 {
+        let (left, kept) = summed.unwrap_or((0, None));
+        let kept = kept.map_or(std::ptr::null_mut(), WriteSpan::as_ptr);
         let (right, len) = (sources[1 - left].start, out.len());
-        let pair = Pair { left: sources[left].start, right, out: out.as_ptr(), len };
+        let pair = Pair { becomes, left: sources[left].start, right, out: out.as_ptr(), kept, len };
         // SAFETY: the instruction set exists; `check` has measured leaves and output and how they overlap, and
-        // `run_summed` how long the summed leaf is and that it overlaps nothing.
+        // `run_summed` how long the summed leaf is, that it overlaps nothing, and the room to keep the other in.
         unsafe {
             if summed.is_some() {
-                return (self.passes.add_summed)(pair);
+                return (self.passes.pair_summed)(pair);
             }
-            (self.passes.add)(pair);
+            (self.passes.pair)(pair);
         }
         0
     }

@@ -158,11 +158,21 @@ impl Stripe for __m512i {
         // SAFETY: as the caller promises.
         unsafe {
             let sum = _mm512_add_ps(_mm512_castsi512_ps(self), _mm512_castsi512_ps(other));
-            if is_plain {
-                return _mm512_castps_si512(sum);
-            }
-            let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(sum, sum);
-            _mm512_mask_mov_epi32(_mm512_castps_si512(sum), is_nan, _mm512_set1_epi32(F32_NAN as i32))
+            if is_plain { _mm512_castps_si512(sum) } else { canonical_512(sum) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn mean_f32(self, other: Self) -> Self {
+        const INFINITIES: i32 = 0x18;
+        // SAFETY: as the caller promises.
+        unsafe {
+            let (left, right) = (_mm512_castsi512_ps(self), _mm512_castsi512_ps(other));
+            let half = _mm512_set1_ps(0.5);
+            let sum = _mm512_add_ps(left, right);
+            let of_halves = _mm512_add_ps(_mm512_mul_ps(left, half), _mm512_mul_ps(right, half));
+            let is_infinite = _mm512_fpclass_ps_mask::<INFINITIES>(sum);
+            canonical_512(_mm512_mask_mov_ps(_mm512_mul_ps(sum, half), is_infinite, of_halves))
         }
     }
 
@@ -173,6 +183,17 @@ impl Stripe for __m512i {
             let mixed = _mm512_xor_si512(_mm512_xor_si512(self, _mm512_srli_epi64::<47>(self)), key);
             _mm512_mullo_epi64(mixed, _mm512_set1_epi64(SCRAMBLE as i64))
         }
+    }
+}
+
+/// # Safety
+/// The set is available.
+#[inline(always)]
+unsafe fn canonical_512(values: __m512) -> __m512i {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
+        _mm512_mask_mov_epi32(_mm512_castps_si512(values), is_nan, _mm512_set1_epi32(F32_NAN as i32))
     }
 }
 
@@ -245,16 +266,30 @@ impl Stripe for Stripe256 {
             // SAFETY: as the caller promises.
             unsafe {
                 let sum = _mm256_add_ps(_mm256_castsi256_ps(left), _mm256_castsi256_ps(right));
-                if is_plain {
-                    return _mm256_castps_si256(sum);
-                }
-                let nan = _mm256_castsi256_ps(_mm256_set1_epi32(F32_NAN as i32));
-                let is_nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(sum, sum);
-                _mm256_castps_si256(_mm256_blendv_ps(sum, nan, is_nan))
+                if is_plain { _mm256_castps_si256(sum) } else { canonical_256(sum) }
             }
         }
         // SAFETY: as the caller promises.
         unsafe { Stripe256(half(self.0, other.0, is_plain), half(self.1, other.1, is_plain)) }
+    }
+
+    #[inline(always)]
+    unsafe fn mean_f32(self, other: Self) -> Self {
+        #[inline(always)]
+        unsafe fn half(left: __m256i, right: __m256i) -> __m256i {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let (left, right) = (_mm256_castsi256_ps(left), _mm256_castsi256_ps(right));
+                let half = _mm256_set1_ps(0.5);
+                let sum = _mm256_add_ps(left, right);
+                let of_halves = _mm256_add_ps(_mm256_mul_ps(left, half), _mm256_mul_ps(right, half));
+                let magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0), sum);
+                let is_infinite = _mm256_cmp_ps::<_CMP_EQ_OQ>(magnitude, _mm256_set1_ps(f32::INFINITY));
+                canonical_256(_mm256_blendv_ps(_mm256_mul_ps(sum, half), of_halves, is_infinite))
+            }
+        }
+        // SAFETY: as the caller promises.
+        unsafe { Stripe256(half(self.0, other.0), half(self.1, other.1)) }
     }
 
     #[inline(always)]
@@ -272,5 +307,17 @@ impl Stripe for Stripe256 {
         }
         // SAFETY: as the caller promises.
         unsafe { Stripe256(half(self.0, key.0), half(self.1, key.1)) }
+    }
+}
+
+/// # Safety
+/// The set is available.
+#[inline(always)]
+unsafe fn canonical_256(values: __m256) -> __m256i {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let nan = _mm256_castsi256_ps(_mm256_set1_epi32(F32_NAN as i32));
+        let is_nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(values, values);
+        _mm256_castps_si256(_mm256_blendv_ps(values, nan, is_nan))
     }
 }

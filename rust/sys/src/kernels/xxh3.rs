@@ -9,6 +9,7 @@ use xxhash_rust::const_xxh3::const_custom_default_secret;
 
 use super::element::{Element, F32};
 use super::isa::{Isa, Job};
+use super::pair::mean_of_two;
 use super::stream::Trail;
 
 /// Up to this many bytes the hash has other, shorter forms, which are the crate's.
@@ -104,6 +105,12 @@ pub(super) trait Stripe: Copy {
     /// The set is available.
     unsafe fn add_f32(self, other: Self, is_plain: bool) -> Self;
 
+    /// Half of the sums of sixteen f32 each, as [`mean_of_two`] has them, with the canonical NaN.
+    ///
+    /// # Safety
+    /// The set is available.
+    unsafe fn mean_f32(self, other: Self) -> Self;
+
     /// # Safety
     /// The set is available.
     unsafe fn scramble(self, key: Self) -> Self;
@@ -173,11 +180,15 @@ impl Stripe for Words {
 
     #[inline(always)]
     unsafe fn add_f32(self, other: Words, is_plain: bool) -> Words {
-        let sum = |left: u64, right: u64| {
-            let sum = f32::from_bits(left as u32) + f32::from_bits(right as u32);
-            u64::from(if is_plain { sum.to_bits() } else { F32::of_f32(sum) })
-        };
-        std::array::from_fn(|i| sum(self[i], other[i]) | sum(self[i] >> 32, other[i] >> 32) << 32)
+        by_halves(self, other, |left, right| {
+            let sum = left + right;
+            if is_plain { sum.to_bits() } else { F32::of_f32(sum) }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn mean_f32(self, other: Words) -> Words {
+        by_halves(self, other, |left, right| F32::of_f32(mean_of_two(left, right)))
     }
 
     #[inline(always)]
@@ -194,6 +205,50 @@ impl Stripe for Words {
             Self::load(to)
         }
     }
+}
+
+/// Where a hash gets its stripes from. No closure, because compilers inline one of some length only once, and what is
+/// not inlined is compiled without the instruction set.
+pub(super) trait Stripes<S: Stripe>: Copy {
+    /// The stripe at a place; it is asked for once, in order.
+    ///
+    /// # Safety
+    /// The set is available; the place is inside.
+    unsafe fn take(self, at: usize) -> S;
+}
+
+/// Stripes that lie somewhere.
+#[derive(Clone, Copy)]
+struct Lying(*const u8);
+
+impl<S: Stripe> Stripes<S> for Lying {
+    #[inline(always)]
+    unsafe fn take(self, at: usize) -> S {
+        // SAFETY: as the caller promises.
+        unsafe { S::load(self.0.add(at)) }
+    }
+}
+
+/// The same, which are copied on the way.
+#[derive(Clone, Copy)]
+struct Copied {
+    src: *const u8,
+    dst: *mut u8,
+}
+
+impl<S: Stripe> Stripes<S> for Copied {
+    #[inline(always)]
+    unsafe fn take(self, at: usize) -> S {
+        // SAFETY: as the caller promises.
+        unsafe { S::copy(self.src.add(at), self.dst.add(at)) }
+    }
+}
+
+/// What becomes of the two f32 in each word.
+#[inline(always)]
+fn by_halves(left: Words, right: Words, of: impl Fn(f32, f32) -> u32) -> Words {
+    let of = |left, right| u64::from(of(f32::from_bits(left as u32), f32::from_bits(right as u32)));
+    std::array::from_fn(|i| of(left[i], right[i]) | of(left[i] >> 32, right[i] >> 32) << 32)
 }
 
 /// Only the sum is wanted.
@@ -238,8 +293,7 @@ impl Hash {
         (self.len - 1) / STRIPE_BYTES
     }
 
-    /// Takes in the whole rounds before `end`; `take` gives the stripe at a place, and is asked once for
-    /// each, in order. `after` is told how far it is after each round.
+    /// Takes in the whole rounds before `end`. `after` is told how far it is after each round.
     ///
     /// # Safety
     /// The instruction set of `S` is available.
@@ -247,7 +301,7 @@ impl Hash {
     pub(super) unsafe fn follow<S: Stripe>(
         &mut self,
         end: usize,
-        mut take: impl FnMut(usize) -> S,
+        stripes: impl Stripes<S>,
         mut after: impl FnMut(usize),
     ) {
         let end = (end / ROUND_BYTES).min(self.stripes() / STRIPES_OF_A_ROUND);
@@ -256,7 +310,7 @@ impl Hash {
             let mut sums: S = of(&self.words);
             for round in self.rounds..end {
                 let at = round * ROUND_BYTES;
-                sums = absorb(sums, &KEYS, |i| take(at + i * STRIPE_BYTES));
+                sums = absorb(sums, &KEYS, stripes, at);
                 sums = sums.scramble(of(&SCRAMBLE_KEY));
                 after(at + ROUND_BYTES);
             }
@@ -265,28 +319,23 @@ impl Hash {
         self.rounds = end.max(self.rounds);
     }
 
-    /// Takes in the rest: `take` gives the whole stripes, and the last one lies at `last`. Gives where the
-    /// whole stripes end.
+    /// Takes in the rest: the whole stripes, and the last one, which lies at `last`. Gives where the whole stripes end.
     ///
     /// # Safety
     /// The instruction set of `S` is available; 64 bytes can be read at `last`.
     #[inline(always)]
-    pub(super) unsafe fn finish<S: Stripe>(
-        &mut self,
-        mut take: impl FnMut(usize) -> S,
-        last: *const u8,
-    ) -> usize {
-        let stripes = self.stripes();
+    pub(super) unsafe fn finish<S: Stripe>(&mut self, stripes: impl Stripes<S>, last: *const u8) -> usize {
+        let count = self.stripes();
         // SAFETY: as the caller promises.
         unsafe {
-            self.follow(self.len, &mut take, |_| ());
+            self.follow(self.len, stripes, |_| ());
             let at = self.rounds * ROUND_BYTES;
             let mut sums: S = of(&self.words);
-            sums = absorb(sums, &KEYS[..stripes % STRIPES_OF_A_ROUND], |i| take(at + i * STRIPE_BYTES));
-            sums = absorb(sums, &[LAST_KEY], |_| S::load(last));
+            sums = absorb(sums, &KEYS[..count % STRIPES_OF_A_ROUND], stripes, at);
+            sums = absorb(sums, &[LAST_KEY], Lying(last), 0);
             sums.store(self.words.as_mut_ptr().cast());
         }
-        stripes * STRIPE_BYTES
+        count * STRIPE_BYTES
     }
 
     /// The hash, when all is in.
@@ -309,18 +358,18 @@ unsafe fn of<S: Stripe>(words: &Words) -> S {
     unsafe { S::load(words.as_ptr().cast()) }
 }
 
-/// The accumulators after one more stripe for each key: to each word the products are added, and its neighbour
+/// The accumulators after one more stripe for each key, from a place on: to each word the products are added, and its neighbour
 /// of the pair. The neighbours are added up first and swapped once, which takes fewer instructions.
 ///
 /// # Safety
 /// The instruction set of `S` is available.
 #[inline(always)]
-unsafe fn absorb<S: Stripe>(mut sums: S, keys: &[Words], mut take: impl FnMut(usize) -> S) -> S {
+unsafe fn absorb<S: Stripe>(mut sums: S, keys: &[Words], stripes: impl Stripes<S>, at: usize) -> S {
     // SAFETY: as the caller promises.
     unsafe {
         let mut neighbours: S = of(&[0; 8]);
         for (i, key) in keys.iter().enumerate() {
-            let data = take(i);
+            let data = stripes.take(at + i * STRIPE_BYTES);
             sums = sums.add(data.products(of(key)));
             neighbours = neighbours.add(data);
         }
@@ -342,20 +391,23 @@ impl<S: Stripe, const WHAT: u8> Job for Sum<'_, S, WHAT> {
         let len = hash.len;
         // SAFETY: a `Sum` runs where its set is available; every stripe lies inside the `len` bytes.
         unsafe {
-            let take =
-                |at| if WHAT == COPY { S::copy(src.add(at), dst.add(at)) } else { S::load(src.add(at)) };
-            if WHAT == STREAM {
-                // What was just summed is still in the first-level cache.
-                let mut trail = Trail::new(src, dst, len);
-                hash.follow(len, take, |end| trail.follow::<S>(end));
-                hash.finish(take, src.add(len - STRIPE_BYTES));
-                trail.finish::<S>();
-                S::fence();
-                return;
-            }
-            hash.finish(take, src.add(len - STRIPE_BYTES));
-            if WHAT == COPY {
-                S::copy(src.add(len - STRIPE_BYTES), dst.add(len - STRIPE_BYTES));
+            let last = src.add(len - STRIPE_BYTES);
+            match WHAT {
+                COPY => {
+                    hash.finish::<S>(Copied { src, dst }, last);
+                    S::copy(last, dst.add(len - STRIPE_BYTES));
+                }
+                STREAM => {
+                    // What was just summed is still in the first-level cache.
+                    let mut trail = Trail::new(src, dst, len);
+                    hash.follow::<S>(len, Lying(src), |end| trail.follow::<S>(end));
+                    hash.finish::<S>(Lying(src), last);
+                    trail.finish::<S>();
+                    S::fence();
+                }
+                _ => {
+                    hash.finish::<S>(Lying(src), last);
+                }
             }
         }
     }
@@ -383,11 +435,10 @@ impl<S: Stripe> Job for Follow<'_, S> {
         let Follow { hash, src, end, .. } = self;
         // SAFETY: a `Follow` runs where its set is available; every stripe lies inside the bytes.
         unsafe {
-            let take = |at| S::load(src.add(at));
             if end < hash.len {
-                hash.follow(end, take, |_| ());
+                hash.follow::<S>(end, Lying(src), |_| ());
             } else {
-                hash.finish(take, src.add(hash.len - STRIPE_BYTES));
+                hash.finish::<S>(Lying(src), src.add(hash.len - STRIPE_BYTES));
             }
         }
     }

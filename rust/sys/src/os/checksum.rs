@@ -36,15 +36,16 @@ pub fn of(bytes: ReadSpan<'_>) -> u64 {
     if cfg!(feature = "unchecked") { 0 } else { Kernels::best().checksum(bytes) }
 }
 
-/// Reduces as [`Prepared::run`] does and gives the XXH3-64 of the input `summed`, which does not overlap the output.
+/// Reduces as [`Prepared::run_summed`] does: the XXH3-64 of the input `summed`.
 pub fn reduce(
     prepared: &Prepared,
     inputs: &[ReadSpan<'_>],
     summed: usize,
     out: WriteSpan<'_>,
+    kept: Option<WriteSpan<'_>>,
 ) -> Result<u64, KernelError> {
     if cfg!(feature = "unchecked") {
         return prepared.run(inputs, out).map(|()| 0);
     }
-    prepared.run_summed(inputs, summed, out)
+    prepared.run_summed(inputs, summed, out, kept)
 }
