@@ -6,15 +6,15 @@ use isobit_core::{Contract, Dtype, law};
 use isobit_sys::os::checksum;
 use isobit_sys::{KernelError, Kernels, Memory, Prepared, ReadSpan, WriteSpan};
 
-use crate::link::{LinkExpected, LinkFrame};
+use crate::link::LinkFrame;
 use crate::transport::Lent;
 
 /// A received message, as it waits for its readers.
 pub(crate) enum Message {
     /// Lent by the transport.
     Lent(LinkFrame),
-    /// Lent by the transport, which was told what to expect.
-    Expected(LinkExpected),
+    /// Read, because it is small.
+    Small(Vec<u8>),
     /// Copied, because it came before it was asked for.
     Kept(Vec<u8>),
 }
@@ -23,8 +23,7 @@ impl Message {
     pub(crate) fn payload(&self) -> ReadSpan<'_> {
         match self {
             Message::Lent(frame) => frame.payload(),
-            Message::Expected(expected) => expected.payload(),
-            Message::Kept(bytes) => ReadSpan::from(bytes.as_slice()),
+            Message::Small(bytes) | Message::Kept(bytes) => ReadSpan::from(bytes.as_slice()),
         }
     }
 }
@@ -43,6 +42,8 @@ pub(crate) struct CpuExecutor<'a> {
 /// What a program keeps from one run to the next.
 pub(crate) struct Kept {
     views: Vec<Option<Message>>,
+    /// Memory for small messages.
+    spare: Vec<Vec<u8>>,
     /// Its different reductions, ready to run.
     reductions: Vec<Prepared>,
     /// Whether what is moved into the result goes past the caches.
@@ -52,7 +53,15 @@ pub(crate) struct Kept {
 impl Kept {
     /// For a program with so many views.
     pub(crate) fn new(views: u32, streams: bool) -> Kept {
-        Kept { views: (0..views).map(|_| None).collect(), reductions: Vec::new(), streams }
+        let views = (0..views).map(|_| None).collect();
+        Kept { views, spare: Vec::new(), reductions: Vec::new(), streams }
+    }
+
+    /// Has no more use for a message.
+    fn let_go(&mut self, message: Message) {
+        if let Message::Small(memory) = message {
+            self.spare.push(memory);
+        }
     }
 }
 
@@ -90,7 +99,23 @@ impl<'a> CpuExecutor<'a> {
 
     /// Gives back every message that is still there.
     pub(crate) fn clear(&mut self) {
-        self.kept.views.iter_mut().for_each(|view| *view = None);
+        for view in 0..self.kept.views.len() {
+            if let Some(message) = self.kept.views[view].take() {
+                self.kept.let_go(message);
+            }
+        }
+    }
+
+    /// Memory for a small message, as [`Message::Small`].
+    pub(crate) fn spare(&mut self, bytes: usize) -> Vec<u8> {
+        let mut memory = self.kept.spare.pop().unwrap_or_default();
+        memory.resize(bytes, 0);
+        memory
+    }
+
+    /// Takes memory back that was not used.
+    pub(crate) fn put_back(&mut self, memory: Vec<u8>) {
+        self.kept.let_go(Message::Small(memory));
     }
 
     /// The place, among those kept, of the reduction of these operands.
@@ -192,11 +217,14 @@ impl Executor for CpuExecutor<'_> {
     }
 
     fn release(&mut self, view: u32) {
-        self.kept.views[view as usize] = None;
+        if let Some(message) = self.kept.views[view as usize].take() {
+            self.kept.let_go(message);
+        }
     }
 
     fn store(&mut self, frame: Message, dst: Region, content: Content) -> Result<(), KernelError> {
         self.kernels.copy(frame.payload(), self.write(dst, content));
+        self.kept.let_go(frame);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use isobit_sys::os::sites::Sites;
 use isobit_sys::{ReadSpan, WriteSpan};
 
 use crate::transport::memory::{self, MemoryFrame, MemoryTransport};
-use crate::transport::shm::{self, ShmConfig, ShmFrame, ShmOptions, ShmPayload, ShmTransport};
+use crate::transport::shm::{self, ShmConfig, ShmFrame, ShmOptions, ShmTransport};
 use crate::transport::{Break, Capabilities, Frame, Lent, Look, MessageNumber, Transport, TransportError};
 
 macro_rules! each {
@@ -32,26 +32,11 @@ pub(crate) enum LinkFrame {
     Shm(ShmFrame),
 }
 
-/// A payload lent by it, of a message that was expected.
-pub(crate) enum LinkExpected {
-    Memory(MemoryFrame),
-    Shm(ShmPayload),
-}
-
 impl Frame for LinkFrame {
     fn header(&self) -> &Header {
         match self {
             LinkFrame::Memory(frame) => frame.header(),
             LinkFrame::Shm(frame) => frame.header(),
-        }
-    }
-}
-
-impl Lent for LinkExpected {
-    fn payload(&self) -> ReadSpan<'_> {
-        match self {
-            LinkExpected::Memory(frame) => frame.payload(),
-            LinkExpected::Shm(payload) => payload.payload(),
         }
     }
 }
@@ -88,7 +73,6 @@ impl Link {
 
 impl Transport for Link {
     type Frame = LinkFrame;
-    type Expected = LinkExpected;
 
     fn rank(&self) -> Rank {
         each!(self, link => link.rank())
@@ -135,11 +119,9 @@ impl Transport for Link {
         from: Rank,
         channel: Channel,
         expected: &Draft,
-    ) -> Result<Option<LinkExpected>, TransportError> {
-        Ok(match self {
-            Link::Memory(link) => link.try_recv_expected(from, channel, expected)?.map(LinkExpected::Memory),
-            Link::Shm(link) => link.try_recv_expected(from, channel, expected)?.map(LinkExpected::Shm),
-        })
+        out: WriteSpan<'_>,
+    ) -> Result<bool, TransportError> {
+        each!(self, link => link.try_recv_expected(from, channel, expected, out))
     }
 
     fn try_recv_read(

@@ -108,14 +108,6 @@ impl<'a> WriteSpan<'a> {
     }
 }
 
-impl<'a> ReadSpan<'a> {
-    /// The first `len` bytes of words. Panics if there are not so many.
-    pub(crate) fn of_words(words: &'a [u64], len: usize) -> ReadSpan<'a> {
-        assert!(len <= size_of_val(words), "{len} bytes are more than the words have");
-        ReadSpan { start: NonNull::from(words).cast(), len, life: PhantomData }
-    }
-}
-
 impl ReadSpan<'_> {
     /// Reads all bytes of the span. Panics if `bytes` has another length.
     pub(crate) fn read(self, bytes: &mut [u8]) {

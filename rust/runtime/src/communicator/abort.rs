@@ -34,8 +34,13 @@ impl AbortHandle {
     }
 
     /// The reason, if the end is wanted.
+    #[inline]
     pub(crate) fn wanted(&self) -> Option<String> {
-        let wanted = self.shared.wanted.load(Ordering::Acquire);
-        wanted.then(|| self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        if self.shared.wanted.load(Ordering::Acquire) { Some(self.reason()) } else { None }
+    }
+
+    #[cold]
+    fn reason(&self) -> String {
+        self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

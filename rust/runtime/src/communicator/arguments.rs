@@ -32,7 +32,7 @@ impl Communicator {
         counts: Option<&[u64]>,
     ) -> Result<Amounts, Error> {
         match counts {
-            None => Ok(Amounts::Same(self.listed(collective, total, None)?[0])),
+            None => Ok(Amounts::Same(self.even(collective, total)?)),
             Some(_) => Ok(Amounts::PerRank(self.listed(collective, total, counts)?)),
         }
     }
@@ -64,14 +64,8 @@ impl Communicator {
         total: u64,
         counts: Option<&[u64]>,
     ) -> Result<Vec<u64>, Error> {
-        let world_size = u64::from(self.world_size());
         let Some(counts) = counts else {
-            if !total.is_multiple_of(world_size) {
-                let message =
-                    format!("{total} elements can't be divided evenly among {world_size} ranks: give counts");
-                return Err(self.wrong(collective, message));
-            }
-            return Ok(vec![total / world_size; self.world_size() as usize]);
+            return Ok(vec![self.even(collective, total)?; self.world_size() as usize]);
         };
         let sum = self.check_counts(collective, counts)?;
         if sum != total {
@@ -80,6 +74,17 @@ impl Communicator {
             );
         }
         Ok(counts.to_vec())
+    }
+
+    /// How many of `total` elements belong to each rank, if those are as many to each.
+    fn even(&self, collective: Collective, total: u64) -> Result<u64, Error> {
+        let world_size = u64::from(self.world_size());
+        if !total.is_multiple_of(world_size) {
+            let message =
+                format!("{total} elements can't be divided evenly among {world_size} ranks: give counts");
+            return Err(self.wrong(collective, message));
+        }
+        Ok(total / world_size)
     }
 
     pub(super) fn check_counts(&self, collective: Collective, counts: &[u64]) -> Result<u64, Error> {

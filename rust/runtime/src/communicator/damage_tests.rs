@@ -47,7 +47,7 @@ fn sums(count: usize, tamper: fn(Attempt) -> Option<usize>) -> Vec<Result<Vec<f3
 }
 
 /// What every rank of a shm group, made of threads, gets from `work`; `prepare` readies its link.
-fn over_shm<T: Send>(
+pub(super) fn over_shm<T: Send>(
     world_size: u32,
     prepare: fn(&mut ShmTransport),
     work: impl Fn(&mut Communicator) -> T + Sync,

@@ -22,7 +22,7 @@ use super::straight::Straight;
 use super::waiting::Waiting;
 use crate::executor::{CpuExecutor, Message};
 use crate::link::{Link, LinkFrame};
-use crate::recorder::FlightRecorder;
+use crate::recorder::{FlightRecorder, OperationRecord};
 use crate::trace::{self, Step, Trace};
 use crate::transport::{Frame, Look, Transport, TransportError};
 
@@ -31,13 +31,14 @@ pub(crate) struct Exchange<'r, 'a> {
     pub(crate) link: &'r mut Link,
     pub(crate) peers: &'r mut [Peer],
     pub(crate) recorder: &'r FlightRecorder,
+    pub(crate) record: &'r OperationRecord,
     pub(crate) trace: Option<&'r mut Trace>,
     pub(crate) program: &'r Program,
     pub(crate) engine: &'r mut Engine,
     pub(crate) executor: CpuExecutor<'a>,
     pub(crate) sending: Sending,
     pub(crate) straight: &'r mut Straight,
-    pub(crate) operation: &'r Operation,
+    pub(crate) operation: &'r Operation<'r>,
     pub(crate) epoch: u32,
     pub(crate) timeout: Duration,
     pub(crate) interrupt: &'r mut dyn FnMut() -> bool,
@@ -57,10 +58,18 @@ impl Exchange<'_, '_> {
     }
 
     fn run_to_end(&mut self) -> Result<(), Failure> {
-        self.peers.iter_mut().for_each(Peer::begin);
-        self.check_epoch()?;
         // With a timeline every wait is to be seen.
-        if self.sending == Sending::AllBuffered && self.link.looks() > 0 && self.trace.is_none() {
+        let is_straight =
+            self.sending == Sending::AllBuffered && self.link.looks() > 0 && self.trace.is_none();
+        let mut begun = self.check_epoch();
+        if is_straight && begun.is_ok() {
+            begun = self.send_first();
+        }
+        // While the first messages are under way, when this rank would only wait, and before it waits for anybody.
+        self.recorder.begin(self.record);
+        self.peers.iter_mut().for_each(Peer::begin);
+        begun?;
+        if is_straight {
             if self.run_straight()? {
                 return self.check_epoch();
             }

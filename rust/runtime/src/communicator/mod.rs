@@ -22,6 +22,8 @@ mod shapes;
 mod signature;
 mod sites;
 mod straight;
+#[cfg(test)]
+mod straight_tests;
 mod waiting;
 
 use std::time::Duration;
@@ -332,7 +334,6 @@ impl Communicator {
             awaited: None,
         };
         sites::announce(&self.link, self.site, &mut self.told, &record);
-        self.recorder.begin(record);
         if let Some(trace) = &mut self.trace {
             trace.operation(&record);
         }
@@ -341,6 +342,7 @@ impl Communicator {
             link: &mut self.link,
             peers: &mut self.peers,
             recorder: &self.recorder,
+            record: &record,
             trace: self.trace.as_deref_mut(),
             program: &plan.program,
             engine: &mut plan.engine,

@@ -5,7 +5,7 @@ use isobit_core::engine::{Expectation, Mismatch};
 use isobit_core::wire::{Channel, Descriptor, Header};
 
 /// A call in progress.
-pub(crate) struct Operation {
+pub(crate) struct Operation<'a> {
     pub(crate) descriptor: Descriptor,
     pub(crate) channel: Channel,
     pub(crate) sequence: u64,
@@ -13,10 +13,10 @@ pub(crate) struct Operation {
     pub(crate) collective: u64,
     pub(crate) tag: u64,
     /// The elements sent to and received from each rank, where they differ.
-    pub(crate) pairs: Option<(Vec<u64>, Vec<u64>)>,
+    pub(crate) pairs: Option<(&'a [u64], &'a [u64])>,
 }
 
-impl Operation {
+impl Operation<'_> {
     /// Whether it can't be completed because its epoch broke at operation `sequence`.
     pub(crate) fn is_behind(&self, sequence: u64) -> bool {
         sequence <= self.collective
@@ -25,7 +25,7 @@ impl Operation {
     /// What a message to `to` says of the operation.
     pub(crate) fn outgoing(&self, to: Rank) -> Descriptor {
         Descriptor {
-            count: self.pairs.as_ref().map_or(self.descriptor.count, |(send, _)| send[to as usize]),
+            count: self.pairs.map_or(self.descriptor.count, |(send, _)| send[to as usize]),
             ..self.descriptor
         }
     }
@@ -33,7 +33,7 @@ impl Operation {
     /// What a message from `from` should say of the operation.
     pub(crate) fn incoming(&self, from: Rank) -> Descriptor {
         Descriptor {
-            count: self.pairs.as_ref().map_or(self.descriptor.count, |(_, recv)| recv[from as usize]),
+            count: self.pairs.map_or(self.descriptor.count, |(_, recv)| recv[from as usize]),
             ..self.descriptor
         }
     }

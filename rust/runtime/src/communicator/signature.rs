@@ -69,9 +69,9 @@ impl Signature {
     }
 
     /// The elements between this rank and each other, where they differ from pair to pair.
-    pub(crate) fn pairs(&self) -> Option<(Vec<u64>, Vec<u64>)> {
+    pub(crate) fn pairs(&self) -> Option<(&[u64], &[u64])> {
         match &self.amounts {
-            Amounts::Pairs { send, recv } => Some((send.clone(), recv.clone())),
+            Amounts::Pairs { send, recv } => Some((send, recv)),
             _ => None,
         }
     }

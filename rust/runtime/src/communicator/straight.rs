@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use isobit_core::Rank;
 use isobit_core::engine::Executor;
 use isobit_core::schedule::{Action, Content, Program, Region, StepIndex};
-use isobit_core::wire::{Descriptor, Draft};
+use isobit_core::wire::Draft;
+use isobit_sys::WriteSpan;
 
 use super::exchange::Exchange;
 use super::failure::Failure;
@@ -23,9 +24,10 @@ const LOOKS_UNTIL_RING: u32 = 50;
 
 /// What the straight way keeps from one run of a program to the next.
 pub(crate) struct Straight {
-    /// The headers of its messages, by step, and the operation that they are of.
+    /// The headers of its messages, by step, and the digest of the shape that is in them: a program's operations
+    /// differ in nothing else that stays.
     drafts: Vec<Option<Draft>>,
-    of: Option<Descriptor>,
+    shape: Option<u64>,
     /// By step: whether it is a send that can go before all else, because it waits for no step and no message
     /// to the same peer comes before it that does.
     goes_first: Vec<bool>,
@@ -54,7 +56,13 @@ impl Straight {
             _ => false,
         });
         let goes_first = goes_first.collect();
-        Straight { drafts: Vec::new(), of: None, goes_first, done: vec![false; program.steps.len()], peers }
+        Straight {
+            drafts: Vec::new(),
+            shape: None,
+            goes_first,
+            done: vec![false; program.steps.len()],
+            peers,
+        }
     }
 }
 
@@ -67,14 +75,19 @@ struct Looks {
 }
 
 impl Exchange<'_, '_> {
-    /// Carries out what goes at once: whether that was everything. `straight.done` says which steps it was.
-    pub(super) fn run_straight(&mut self) -> Result<bool, Failure> {
+    /// Sends what goes before all else: whoever waits for it should not wait for anything that this rank still does.
+    pub(super) fn send_first(&mut self) -> Result<(), Failure> {
         self.ready();
-        // Whoever waits for this rank's messages should not wait for its own waiting.
-        let went = match self.go(true) {
-            Ok(_) => self.go(false),
-            failed => failed,
-        };
+        let went = self.go(true);
+        if went.is_err() {
+            self.ring();
+        }
+        went.map(drop)
+    }
+
+    /// Carries out what goes at once after that: whether that was everything. `straight.done` says which steps it was.
+    pub(super) fn run_straight(&mut self) -> Result<bool, Failure> {
+        let went = self.go(false);
         self.ring();
         if let Ok(true) = went {
             self.executor.clear();
@@ -86,10 +99,10 @@ impl Exchange<'_, '_> {
     fn ready(&mut self) {
         let steps = &self.program.steps;
         self.straight.done.fill(false);
-        if self.straight.of != Some(self.operation.descriptor) {
+        if self.straight.shape != Some(self.operation.descriptor.shape) {
             self.straight.drafts =
                 (0..).zip(steps).map(|(index, step)| self.draft(index, &step.action)).collect();
-            self.straight.of = Some(self.operation.descriptor);
+            self.straight.shape = Some(self.operation.descriptor.shape);
         }
         for draft in self.straight.drafts.iter_mut().flatten() {
             draft.renew(self.epoch, self.operation.sequence);
@@ -160,13 +173,16 @@ impl Exchange<'_, '_> {
         if self.peers[from as usize].has_early(channel) {
             return self.take(from, at as StepIndex);
         }
+        let mut memory = self.executor.spare(self.payload_bytes(dst, content) as usize);
         loop {
             let expected = self.straight.drafts[at].as_ref().expect("a message has a header");
-            if let Some(message) = self.link.try_recv_expected(from, channel, expected)? {
-                self.keep(dst, content, Message::Expected(message))?;
+            let out = WriteSpan::from(&mut memory[..]);
+            if self.link.try_recv_expected(from, channel, expected, out)? {
+                self.keep(dst, content, Message::Small(memory))?;
                 return Ok(true);
             }
             if looks.left == 0 {
+                self.executor.put_back(memory);
                 return Ok(false);
             }
             looks.left -= 1;

@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_dump_is_a_line_that_says_whose_it_is_and_one_a_record() {
         let recorder = FlightRecorder::new(owner());
-        recorder.begin(OperationRecord { site: Site::of("a \"b\".py", 3), ..record(7) });
+        recorder.begin(&OperationRecord { site: Site::of("a \"b\".py", 3), ..record(7) });
         recorder.end(Some(ErrorKind::PeerLost));
         let text = recorder.json_lines("a test");
         let [whose, operation] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };

@@ -1,7 +1,7 @@
 //! The flight recorder: the last operations of a communicator, always on.
 //!
-//! An operation costs two looks at the processor's counter and a few stores; nothing is locked, allocated or
-//! formatted until somebody asks. What is asked for comes from a shared handle, so that it can be had while the
+//! An operation costs two looks at the processor's counter and a few stores, the first of them while its first messages
+//! are under way, if it is small; nothing is locked, allocated or formatted until somebody asks. What is asked for comes from a shared handle, so that it can be had while the
 //! communicator is busy: that is when it is wanted.
 
 mod dump;
@@ -60,7 +60,7 @@ pub struct OperationRecord {
     pub site: Site,
     /// How far it has come.
     pub state: OperationState,
-    /// When it began.
+    /// When it began; one whose messages all are small, when its first had gone out.
     pub start_ns: u64,
     /// When it ended.
     pub end_ns: Option<u64>,
@@ -122,14 +122,13 @@ impl FlightRecorder {
         recorder
     }
 
-    /// Notes that an operation begins; its start is filled in. Only the thread that has the communicator may note.
+    /// Notes that an operation begins, now. Only the thread that has the communicator may note.
     #[inline]
-    pub(crate) fn begin(&self, mut record: OperationRecord) {
+    pub(crate) fn begin(&self, record: &OperationRecord) {
         if !IS_ON {
             return;
         }
-        record.start_ns = clock::ticks();
-        self.0.ring.begin(&record);
+        self.0.ring.begin(record, clock::ticks());
     }
 
     /// Notes for whom the operation under way waits.
@@ -223,7 +222,7 @@ mod tests {
     fn the_last_operations_are_kept_in_their_order_and_no_more() {
         let recorder = FlightRecorder::new(owner());
         for count in 1..=3 * OPERATIONS_KEPT as u64 + 5 {
-            recorder.begin(record(count - 1));
+            recorder.begin(&record(count - 1));
             recorder.end(None);
             let kept: Vec<u64> = recorder.records().iter().map(|record| record.sequence).collect();
             let expected: Vec<u64> = (count.saturating_sub(OPERATIONS_KEPT as u64)..count).collect();
@@ -234,7 +233,7 @@ mod tests {
     #[test]
     fn an_operation_shows_how_it_went_while_it_goes_on() {
         let recorder = FlightRecorder::new(owner());
-        recorder.begin(record(0));
+        recorder.begin(&record(0));
         let latest = || *recorder.records().last().unwrap();
         assert_eq!((latest().state, latest().end_ns), (OperationState::Started, None));
         recorder.waits(70, Some(2));
@@ -247,9 +246,9 @@ mod tests {
     #[test]
     fn a_past_collective_is_found_by_its_epoch_and_number() {
         let recorder = FlightRecorder::new(owner());
-        recorder.begin(record(4));
-        recorder.begin(OperationRecord { channel: Channel::PointToPoint, ..record(5) });
-        recorder.begin(OperationRecord { epoch: 1, ..record(6) });
+        recorder.begin(&record(4));
+        recorder.begin(&OperationRecord { channel: Channel::PointToPoint, ..record(5) });
+        recorder.begin(&OperationRecord { epoch: 1, ..record(6) });
         assert_eq!(recorder.collective(0, 4), Some(record(4).descriptor));
         assert_eq!(recorder.collective(0, 5), None, "that was a send");
         assert_eq!(recorder.collective(0, 6), None, "that was in another epoch");

@@ -39,7 +39,7 @@ mod tests {
     fn communicators_that_are_gone_are_remembered_for_a_while_and_not_for_ever() {
         let kept = FlightRecorder::new(owner());
         for number in 0..40 {
-            FlightRecorder::new(owner()).begin(record(1000 + number));
+            FlightRecorder::new(owner()).begin(&record(1000 + number));
         }
         let all = flight_recorders();
         assert!(all.iter().any(|one| Arc::ptr_eq(&one.0, &kept.0)), "one in use is never forgotten");

@@ -20,6 +20,7 @@ const NOBODY: Rank = Rank::MAX;
 const NEVER: u64 = u64::MAX;
 
 const WORDS: usize = 15;
+const START: usize = 11;
 // The words that an operation's end, or its waiting, changes.
 const END: usize = 12;
 const WAITED: usize = 13;
@@ -88,9 +89,11 @@ impl Ring {
     }
 
     #[inline]
-    pub(super) fn begin(&self, record: &OperationRecord) {
+    pub(super) fn begin(&self, record: &OperationRecord, start_ns: u64) {
         let number = self.count.load(Relaxed);
-        self.slot(number).write(number << 32, pack(record).into_iter().enumerate());
+        let mut words = pack(record);
+        words[START] = start_ns;
+        self.slot(number).write(number << 32, words.into_iter().enumerate());
         self.count.store(number + 1, Release);
     }
 
@@ -252,7 +255,7 @@ mod tests {
         };
         for record in [plain, full] {
             let ring = Ring::new();
-            ring.begin(&record);
+            ring.begin(&record, record.start_ns);
             assert_eq!(ring.latest_first().collect::<Vec<_>>(), [record]);
         }
     }
@@ -268,8 +271,8 @@ mod tests {
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for number in 0..300_000 {
-                    let (tag, bytes, start_ns) = (number, number, number);
-                    ring.begin(&OperationRecord { tag, bytes, start_ns, ..record(number) });
+                    let (tag, bytes) = (number, number);
+                    ring.begin(&OperationRecord { tag, bytes, ..record(number) }, number);
                     ring.end(number, OperationState::Completed);
                 }
             });

@@ -156,9 +156,6 @@ pub trait Transport: Send {
     /// The lent messages.
     type Frame: Frame;
 
-    /// The lent payloads of messages that are known.
-    type Expected: Lent;
-
     /// This rank.
     fn rank(&self) -> Rank;
 
@@ -200,14 +197,16 @@ pub trait Transport: Send {
         payload: ReadSpan<'_>,
     ) -> Result<bool, TransportError>;
 
-    /// The next message from a peer if it is there and is exactly the one expected. `None` says nothing of
-    /// whether there is another. `ring` must follow, as above: the peer may wait for room.
+    /// Reads the payload of the next message from a peer to `out`, which is as long, if the message is there and
+    /// exactly the one expected: whether it was. If not, `out` may hold anything, and there may be another message.
+    /// `ring` must follow, as above: the peer may wait for room.
     fn try_recv_expected(
         &mut self,
         from: Rank,
         channel: Channel,
         expected: &Draft,
-    ) -> Result<Option<Self::Expected>, TransportError>;
+        out: WriteSpan<'_>,
+    ) -> Result<bool, TransportError>;
 
     /// As `try_recv_expected`; `read` copies or reduces the payload in the pass that verifies it, and gives its
     /// checksum. If it was not taken, `read` may have read a message that is the expected one and damaged: it

@@ -152,6 +152,7 @@ impl Board {
     }
 
     /// Why a rank left, if it said so.
+    #[inline]
     pub fn closed(&self, rank: u32) -> Option<String> {
         let (_, reason) = self.closed_record(rank).read()?;
         Some(String::from_utf8_lossy(&reason).into_owned())
@@ -163,6 +164,7 @@ impl Board {
     }
 
     /// Who ended the group, and why.
+    #[inline]
     pub fn aborted(&self) -> Option<(u32, Vec<u8>)> {
         self.abort_record().read().map(|(rank, reason)| (rank.min(self.world_size - 1), reason))
     }
@@ -190,6 +192,7 @@ impl Board {
 
     /// The operation at which an epoch broke, if it did; 0 of one so long ago that nobody knows. Cheap:
     /// every operation asks.
+    #[inline]
     pub fn broken(&self, epoch: u32) -> Option<u64> {
         let latest = self.memory.word(BREAK).load(Acquire);
         if latest == 0 || epoch_of(latest) < epoch {
@@ -296,13 +299,19 @@ impl Record<'_> {
     }
 
     /// Author and bytes, once they are complete.
+    #[inline]
     fn read(&self) -> Option<(u32, Vec<u8>)> {
         let len = self.memory.word(self.start + RECORD_DONE).load(Acquire).checked_sub(1)?;
+        Some(self.read_bytes(len))
+    }
+
+    #[cold]
+    fn read_bytes(&self, len: u64) -> (u32, Vec<u8>) {
         let len = len.min(self.bytes_max as u64) as usize;
         let author = self.memory.word(self.start + RECORD_CLAIM).load(Relaxed).saturating_sub(1);
         let words = (0..len.div_ceil(8)).flat_map(|index| self.text(index).load(Relaxed).to_le_bytes());
         let bytes = words.take(len).collect();
-        Some((author.min(u64::from(u32::MAX)) as u32, bytes))
+        (author.min(u64::from(u32::MAX)) as u32, bytes)
     }
 
     /// Not 0 once it is complete.

@@ -152,7 +152,6 @@ impl MemoryTransport {
 
 impl Transport for MemoryTransport {
     type Frame = MemoryFrame;
-    type Expected = MemoryFrame;
 
     fn rank(&self) -> Rank {
         self.rank
@@ -227,8 +226,9 @@ impl Transport for MemoryTransport {
         _from: Rank,
         _channel: Channel,
         _expected: &Draft,
-    ) -> Result<Option<MemoryFrame>, TransportError> {
-        Ok(None)
+        _out: WriteSpan<'_>,
+    ) -> Result<bool, TransportError> {
+        Ok(false)
     }
 
     fn try_recv_read(

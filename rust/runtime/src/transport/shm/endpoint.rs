@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
-use isobit_sys::os::ring::{self, Consumer, HEADS_KEPT, Lease, Popped, Producer, RingError, Taken, Way};
+use isobit_sys::os::ring::{self, Consumer, HEADS_KEPT, Popped, Producer, RingError, Way};
 use isobit_sys::os::sites::Sites;
 use isobit_sys::os::wake::Sleeper;
 use isobit_sys::{ReadSpan, WriteSpan};
 
 use super::bootstrap::Formed;
-use super::frame::{Place, Shared, ShmFrame, ShmPayload};
+use super::frame::{Shared, ShmFrame};
 use super::message::{head, verify};
 use crate::transport::{
     Attempt, Break, Capabilities, Look, MessageNumber, Tamper, Transport, TransportError, corruption,
@@ -149,10 +149,6 @@ impl ShmTransport {
         move |error| TransportError::Corruption { from, to, detail: error.to_string() }
     }
 
-    fn lent(&self, lease: Lease, from: Rank) -> ShmPayload {
-        ShmPayload(Place::Ring { lease: Some(lease), from, shared: Arc::clone(&self.shared) })
-    }
-
     /// Whether this rank may send to a peer.
     fn check(&self, to: Rank) -> Result<(), TransportError> {
         self.check_abort()?;
@@ -210,7 +206,6 @@ fn pause(looks: u32) {
 
 impl Transport for ShmTransport {
     type Frame = ShmFrame;
-    type Expected = ShmPayload;
 
     fn rank(&self) -> Rank {
         self.rank
@@ -284,18 +279,17 @@ impl Transport for ShmTransport {
         from: Rank,
         channel: Channel,
         expected: &Draft,
-    ) -> Result<Option<ShmPayload>, TransportError> {
+        out: WriteSpan<'_>,
+    ) -> Result<bool, TransportError> {
         let rank = self.rank;
         let taken = self
             .consumer(from, channel)
-            .try_pop_expected(expected.payload_bytes(), |sum| expected.seal(sum))
+            .try_pop_expected(out, |sum| expected.seal(sum))
             .map_err(Self::broken(from, rank))?;
-        let Some(taken) = taken else { return Ok(None) };
-        self.check_abort()?;
-        Ok(Some(match taken {
-            Taken::Small(small) => ShmPayload(Place::Here(small)),
-            Taken::Lent(lease) => self.lent(lease, from),
-        }))
+        if taken {
+            self.check_abort()?;
+        }
+        Ok(taken)
     }
 
     fn try_recv_read(
@@ -352,7 +346,8 @@ impl Transport for ShmTransport {
         match popped {
             Popped::Frame(header, lease) => {
                 self.shared.notify(from);
-                Ok(Some(ShmFrame { header: Box::new(header), payload: self.lent(lease, from) }))
+                let shared = Arc::clone(&self.shared);
+                Ok(Some(ShmFrame { header: Box::new(header), lease: Some(lease), from, shared }))
             }
             Popped::DamagedTwice(number, detail) => Err(corruption(from, rank, channel, number, &detail)),
             Popped::Damaged => {

@@ -6,7 +6,7 @@ use isobit_core::Rank;
 use isobit_core::wire::Header;
 use isobit_sys::ReadSpan;
 use isobit_sys::os::board::Board;
-use isobit_sys::os::ring::{Lease, Small};
+use isobit_sys::os::ring::Lease;
 use isobit_sys::os::wake::Bell;
 
 use crate::transport::{Frame, Lent};
@@ -31,21 +31,13 @@ impl Shared {
     }
 }
 
-/// A message: it lies in a ring until this is dropped, unless it is small.
+/// A message: it lies in the ring of a peer until this is dropped.
 pub struct ShmFrame {
     pub(super) header: Box<Header>,
-    pub(super) payload: ShmPayload,
-}
-
-/// A payload: it lies in a ring until this is dropped, unless it is small.
-pub struct ShmPayload(pub(super) Place);
-
-/// Where a message's payload is.
-pub(super) enum Place {
-    /// In this process, copied.
-    Here(Small),
-    /// In the ring of a peer, lent. The lease is always there, but for the time of the drop.
-    Ring { lease: Option<Lease>, from: Rank, shared: Arc<Shared> },
+    /// Always there, but for the time of the drop.
+    pub(super) lease: Option<Lease>,
+    pub(super) from: Rank,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Frame for ShmFrame {
@@ -56,25 +48,14 @@ impl Frame for ShmFrame {
 
 impl Lent for ShmFrame {
     fn payload(&self) -> ReadSpan<'_> {
-        self.payload.payload()
+        self.lease.as_ref().expect("lent until the drop").payload()
     }
 }
 
-impl Lent for ShmPayload {
-    fn payload(&self) -> ReadSpan<'_> {
-        match &self.0 {
-            Place::Here(small) => small.payload(),
-            Place::Ring { lease, .. } => lease.as_ref().expect("lent until the drop").payload(),
-        }
-    }
-}
-
-impl Drop for Place {
+impl Drop for ShmFrame {
     fn drop(&mut self) {
         // The room first, then the word that there is room.
-        if let Place::Ring { lease, from, shared } = self {
-            *lease = None;
-            shared.notify(*from);
-        }
+        self.lease = None;
+        self.shared.notify(self.from);
     }
 }

@@ -19,7 +19,7 @@ use super::TransportError;
 use reasons::unavailable;
 
 pub use endpoint::ShmTransport;
-pub use frame::{ShmFrame, ShmPayload};
+pub use frame::ShmFrame;
 pub use isobit_sys::os::ring::Way;
 
 /// The sizes of a group's rings; rank 0's count. Tests reach every path with small ones.

@@ -4,7 +4,7 @@ use loom::thread;
 
 use super::explore;
 use crate::os::ring::{
-    CAPACITY_MIN, Consumer, HEAD_BYTES, Lease, Popped, Producer, modelled_words, ring_bytes,
+    CAPACITY_MIN, Consumer, HEAD_BYTES, Lease, Popped, Producer, modelled_words, ring_bytes, seal_of,
 };
 use crate::os::shared::SharedBytes;
 use crate::{ReadSpan, WriteSpan};
@@ -91,6 +91,24 @@ fn leases_that_end_on_other_threads_and_out_of_order_give_room_back_in_order() {
 }
 
 #[test]
+fn a_message_read_behind_a_lease_that_ends_on_another_thread_gives_room_back_once() {
+    explore(|| {
+        let (mut producer, mut consumer) = pair();
+        push(&mut producer, &payload(0, 64));
+        push(&mut producer, &payload(1, 64));
+        let first = pop(&mut consumer);
+        let reading = thread::spawn(move || assert_eq!(first.payload().to_vec(), payload(0, 64)));
+        let mut bytes = [0; 64];
+        let seal = |sum: u64| seal_of(&head(sum, WriteSpan::from(&mut [][..])));
+        assert!(consumer.try_pop_expected(WriteSpan::from(&mut bytes[..]), seal).unwrap());
+        assert_eq!(bytes, payload(1, 64)[..]);
+        push(&mut producer, &payload(2, 64));
+        reading.join().unwrap();
+        assert_eq!(pop(&mut consumer).payload().to_vec(), payload(2, 64));
+    });
+}
+
+#[test]
 fn a_damaged_message_is_rewritten_after_its_read_and_read_after_its_rewrite() {
     explore(|| {
         let (mut producer, mut consumer) = pair();
@@ -161,9 +179,11 @@ fn an_expected_message_is_never_taken_for_a_later_one() {
             }
         });
         for (seal, len) in SEALS.into_iter().zip([0, 0, 64]) {
-            while consumer.try_pop_expected(len, |_| seal).unwrap().is_none() {
+            let mut bytes = vec![0; len];
+            while !consumer.try_pop_expected(WriteSpan::from(&mut bytes[..]), |_| seal).unwrap() {
                 thread::yield_now();
             }
+            assert_eq!(bytes, payload(seal, len));
         }
         sending.join().unwrap();
     });

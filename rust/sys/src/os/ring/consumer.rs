@@ -1,10 +1,9 @@
 //! The side of the ring that receives: it verifies frames, lends them in place, and gives their room back.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::{Arc, PoisonError};
 
-use super::lease::{Lease, Leases, Small};
+use super::lease::{Lease, Leases};
 use super::pace::{Pace, UNKNOWN};
 use super::{
     ALIGN, BASE, BUFFERED, COPIES, COPIES_BYTES, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES,
@@ -15,7 +14,6 @@ use crate::clock::ticks;
 use crate::os::checksum;
 use crate::os::process_memory::ProcessMemory;
 use crate::os::shared::SharedBytes;
-use crate::os::sync::{Mutex, MutexGuard};
 use crate::{ReadSpan, WriteSpan};
 
 /// The side that receives.
@@ -27,7 +25,7 @@ pub struct Consumer {
     number: u64,
     /// If that message was found damaged once, where its frame ends: the producer may be rewriting it.
     asked: Option<u64>,
-    leases: Arc<Mutex<Leases>>,
+    leases: Arc<Leases>,
     /// The producer's memory, if this process can read it, and what that and its alternative have taken.
     memory: Option<(ProcessMemory, Pace)>,
 }
@@ -55,8 +53,7 @@ impl Consumer {
     /// `memory` is all zero except for what its producer wrote, is a ring and nothing else, and has no
     /// other consumer.
     pub(crate) unsafe fn new(memory: SharedBytes) -> Consumer {
-        let leases = Leases { queue: VecDeque::new(), first: 0, spare: Vec::new() };
-        let leases = Arc::new(Mutex::new(leases));
+        let leases = Arc::new(Leases::new());
         Consumer { ring: Ring::new(memory), next: 0, number: 0, asked: None, leases, memory: None }
     }
 
@@ -89,37 +86,39 @@ impl Consumer {
         }
     }
 
-    /// The next message, if it is there and has this length and the seal that `seal` gives for its payload's
-    /// checksum; then it is verified. `None` says nothing of whether there is another.
+    /// Reads the next message to `out`, if it is there, lies in the ring and has this length and the seal that `seal`
+    /// gives for its payload's checksum: then it is verified, and its room given back. If not, `out` may hold anything,
+    /// and there may be another message.
     #[inline]
     pub fn try_pop_expected(
         &mut self,
-        payload_bytes: usize,
+        out: WriteSpan<'_>,
         seal: impl Fn(u64) -> u64,
-    ) -> Result<Option<Taken>, RingError> {
+    ) -> Result<bool, RingError> {
         let tail = self.ring.in_turn(TAIL, self.number).load(Acquire);
         // Words only grow: the tail of the message before last is where this one begins at the latest.
         if tail <= self.next || self.asked.is_some() {
-            return Ok(None);
+            return Ok(false);
         }
-        if payload_bytes <= MAIL_BYTES {
-            let small = self.read_mail(payload_bytes);
-            let expected = mailed(seal(checksum::of(small.payload())), self.number);
+        if out.len() <= MAIL_BYTES {
+            self.read_mail(out);
+            let expected = mailed(seal(checksum::of(out.into())), self.number);
             if self.ring.in_turn(MAIL_SEAL, self.number).load(Relaxed) == expected {
                 // The mail is this message's, and so is the tail that was seen before it.
                 self.check_tail(tail)?;
                 self.pass(tail);
-                return Ok(Some(Taken::Small(small)));
+                return Ok(true);
             }
         }
-        let Some(found) = self.find()?.filter(|found| found.payload_bytes == payload_bytes) else {
-            return Ok(None);
-        };
-        let (fetched, sum) = self.look(&found);
-        if seal(sum) != found.seal {
-            return Ok(None);
+        let is_it = |found: &Found| found.payload_bytes == out.len() && !matches!(found.at, At::There(_));
+        let Some(found) = self.find()?.filter(is_it) else { return Ok(false) };
+        // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
+        let payload = unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) };
+        let is_intact = seal(checksum::copy(payload, out)) == found.seal;
+        if is_intact {
+            self.pass(found.end);
         }
-        Ok(Some(Taken::Lent(self.lend(&found, fetched))))
+        Ok(is_intact)
     }
 
     /// The next message, if it is there, has this length and `is_expected` says yes to its head: `read`
@@ -156,7 +155,7 @@ impl Consumer {
             (At::There(address), None) => {
                 let bytes = self.fetched(&found, address);
                 let sum = read(ReadSpan::from(&bytes[..]));
-                self.leases().spare.push(bytes);
+                self.leases.queue().spare.push(bytes);
                 sum
             }
             (At::Here | At::Both(_), _) => {
@@ -253,7 +252,7 @@ impl Consumer {
 
     /// Memory for a payload.
     fn spare(&self, payload_bytes: usize) -> Vec<u8> {
-        let mut bytes = self.leases().spare.pop().unwrap_or_default();
+        let mut bytes = self.leases.queue().spare.pop().unwrap_or_default();
         bytes.resize(payload_bytes, 0);
         bytes
     }
@@ -282,17 +281,13 @@ impl Consumer {
         self.ring.store(word, pace);
     }
 
-    fn leases(&self) -> MutexGuard<'_, Leases> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     #[inline]
-    fn read_mail(&self, len: usize) -> Small {
-        let mut words = [0; MAIL_WORDS];
-        for (word, value) in words.iter_mut().enumerate().take(len.div_ceil(8)) {
-            *value = self.ring.in_turn(MAIL + word * 8, self.number).load(Relaxed).to_le();
+    fn read_mail(&self, out: WriteSpan<'_>) {
+        let mut words = [[0; 8]; MAIL_WORDS];
+        for (word, bytes) in words.iter_mut().enumerate().take(out.len().div_ceil(8)) {
+            *bytes = self.ring.in_turn(MAIL + word * 8, self.number).load(Relaxed).to_le_bytes();
         }
-        Small { words, len }
+        out.write(&words.as_flattened()[..out.len()]);
     }
 
     /// Another value whenever the producer has sent, sent again or withdrawn.
@@ -365,7 +360,7 @@ impl Consumer {
 
     fn lend(&mut self, found: &Found, fetched: Option<Vec<u8>>) -> Lease {
         let (number, &Found { place, payload_bytes, end, .. }) = (self.number, found);
-        self.leases().queue.push_back((end, false));
+        self.leases.lend(number, end);
         self.advance(end);
         let (ring, leases) = (self.ring.clone(), Arc::clone(&self.leases));
         Lease { ring, leases, number, place, payload_bytes, fetched }
@@ -374,14 +369,7 @@ impl Consumer {
     /// Goes past a message of which nothing is needed any more.
     #[inline]
     fn pass(&mut self, end: u64) {
-        let mut leases = self.leases();
-        if leases.queue.is_empty() {
-            leases.first += 1;
-            self.ring.store(HEAD, end);
-        } else {
-            leases.queue.push_back((end, true));
-        }
-        drop(leases);
+        self.leases.pass(&self.ring, end);
         self.advance(end);
     }
 
@@ -422,13 +410,4 @@ pub enum Look {
     Other,
     /// The message, which was taken.
     Taken,
-}
-
-/// A message that was expected and is verified.
-#[derive(Debug)]
-pub enum Taken {
-    /// Copied out of the line of the tail.
-    Small(Small),
-    /// Lent where it lies.
-    Lent(Lease),
 }

@@ -1,41 +1,86 @@
-//! What the consumer hands out: payloads, lent where they lie or copied if they are small.
+//! What the consumer hands out: payloads, lent where they lie.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, PoisonError};
 
-use super::{HEAD, MAIL_WORDS, PAYLOAD_AT, Ring};
+use super::{HEAD, PAYLOAD_AT, Ring};
 use crate::ReadSpan;
-use crate::os::sync::Mutex;
+use crate::os::sync::{AtomicU64, Mutex, MutexGuard};
 
 /// Which frames are lent, in the consumer's own memory.
 pub(super) struct Leases {
+    /// How many frames wait for a lease. It is 0 only after `head` has passed all of them; the consumer alone adds.
+    held: AtomicU64,
+    queue: Mutex<Queue>,
+}
+
+pub(super) struct Queue {
     /// From the oldest on: where each frame ends, and whether its lease is over.
-    pub(super) queue: VecDeque<(u64, bool)>,
+    frames: VecDeque<(u64, bool)>,
     /// The number of the oldest.
-    pub(super) first: u64,
+    first: u64,
     /// Memory of payloads that were not lent in the ring.
     pub(super) spare: Vec<Vec<u8>>,
 }
 
-/// The payload of a small message.
-#[derive(Clone, Copy, Debug)]
-pub struct Small {
-    pub(super) words: [u64; MAIL_WORDS],
-    pub(super) len: usize,
-}
+impl Leases {
+    pub(super) fn new() -> Leases {
+        let queue = Queue { frames: VecDeque::new(), first: 0, spare: Vec::new() };
+        Leases { held: AtomicU64::new(0), queue: Mutex::new(queue) }
+    }
 
-impl Small {
-    /// The payload.
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds message `number`, whose frame ends there and which is lent.
+    pub(super) fn lend(&self, number: u64, end: u64) {
+        let mut queue = self.queue();
+        if queue.frames.is_empty() {
+            queue.first = number;
+        }
+        queue.frames.push_back((end, false));
+        self.held.fetch_add(1, Relaxed);
+    }
+
+    /// Gives a frame back that is not lent: at once, or when all before it are given back.
     #[inline]
-    pub fn payload(&self) -> ReadSpan<'_> {
-        ReadSpan::of_words(&self.words, self.len)
+    pub(super) fn pass(&self, ring: &Ring, end: u64) {
+        if self.held.load(Acquire) > 0 {
+            let mut queue = self.queue();
+            if !queue.frames.is_empty() {
+                queue.frames.push_back((end, true));
+                self.held.fetch_add(1, Relaxed);
+                return;
+            }
+        }
+        ring.store(HEAD, end);
+    }
+
+    /// Ends the lease of message `number`.
+    fn end(&self, ring: &Ring, number: u64, fetched: Option<Vec<u8>>) {
+        let mut queue = self.queue();
+        queue.spare.extend(fetched);
+        let index = (number - queue.first) as usize;
+        queue.frames[index].1 = true;
+        let mut freed = None;
+        while let Some((end, true)) = queue.frames.front().copied() {
+            queue.frames.pop_front();
+            queue.first += 1;
+            freed = Some(end);
+        }
+        if let Some(end) = freed {
+            ring.store(HEAD, end);
+            self.held.store(queue.frames.len() as u64, Release);
+        }
     }
 }
 
 /// A message's payload, lent until this is dropped.
 pub struct Lease {
     pub(super) ring: Ring,
-    pub(super) leases: Arc<Mutex<Leases>>,
+    pub(super) leases: Arc<Leases>,
     pub(super) number: u64,
     pub(super) place: usize,
     pub(super) payload_bytes: usize,
@@ -58,19 +103,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        leases.spare.extend(self.fetched.take());
-        let index = (self.number - leases.first) as usize;
-        leases.queue[index].1 = true;
-        let mut freed = None;
-        while let Some((end, true)) = leases.queue.front().copied() {
-            leases.queue.pop_front();
-            leases.first += 1;
-            freed = Some(end);
-        }
-        if let Some(end) = freed {
-            self.ring.store(HEAD, end);
-        }
+        self.leases.end(&self.ring, self.number, self.fetched.take());
     }
 }
 

@@ -88,8 +88,8 @@ use super::shared::SharedBytes;
 use super::sync::AtomicU64;
 use crate::{ReadSpan, WriteSpan};
 
-pub use consumer::{Consumer, Look, Popped, Taken};
-pub use lease::{Lease, Small};
+pub use consumer::{Consumer, Look, Popped};
+pub use lease::Lease;
 pub use pace::Way;
 pub use producer::Producer;
 
@@ -255,7 +255,7 @@ fn mailed(seal: u64, number: u64) -> u64 {
 }
 
 /// The seal of a head: its last 8 bytes.
-fn seal_of(head: &[u8; HEAD_BYTES]) -> u64 {
+pub(super) fn seal_of(head: &[u8; HEAD_BYTES]) -> u64 {
     let (_, seal) = head.split_last_chunk().expect("a head is longer than its seal");
     u64::from_le_bytes(*seal)
 }

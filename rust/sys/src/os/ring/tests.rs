@@ -102,6 +102,34 @@ fn a_held_lease_keeps_its_bytes_and_everything_behind_it() {
     assert!(push(&mut producer, &[5; 64]).is_some());
 }
 
+#[test]
+fn a_message_read_behind_a_lease_gives_its_room_back_after_it() {
+    let (mut producer, mut consumer) = pair(256);
+    let sends = |producer: &mut Producer, number: u64| {
+        let head = |sum, _: WriteSpan<'_>| {
+            let mut head = head(sum, WriteSpan::from(&mut [][..]));
+            head[HEAD_BYTES - 8..].copy_from_slice(&number.to_le_bytes());
+            head
+        };
+        producer.try_push(ReadSpan::from(&[number as u8; 64][..]), head).unwrap().is_some()
+    };
+    for round in [0, 10, 20] {
+        assert!(sends(&mut producer, round) && sends(&mut producer, round + 1));
+        let lease = pop(&mut consumer).unwrap();
+        let mut bytes = [0; 64];
+        let taken = consumer.try_pop_expected(WriteSpan::from(&mut bytes[..]), |_| round + 1);
+        assert_eq!((taken, bytes), (Ok(true), [round as u8 + 1; 64]));
+        assert!(!sends(&mut producer, round + 2), "the lease's bytes and those behind it are not free");
+        assert_eq!(lease.payload().to_vec(), [round as u8; 64]);
+        drop(lease);
+        for number in [round + 2, round + 3] {
+            assert!(sends(&mut producer, number), "the room is back");
+            let taken = consumer.try_pop_expected(WriteSpan::from(&mut bytes[..]), |_| number);
+            assert_eq!((taken, bytes), (Ok(true), [number as u8; 64]));
+        }
+    }
+}
+
 /// A head whose seal is the number and a digest of the payload's checksum.
 fn sealed(number: u64) -> impl Fn(u64) -> u64 {
     move |sum| (sum >> 16) ^ number << 48
@@ -118,11 +146,9 @@ fn push_sealed(producer: &mut Producer, number: u64) -> bool {
 }
 
 fn pop_sealed(consumer: &mut Consumer, number: u64) -> Option<Vec<u8>> {
-    let taken = consumer.try_pop_expected(payload(number).len(), sealed(number)).unwrap()?;
-    Some(match taken {
-        Taken::Small(small) => small.payload().to_vec(),
-        Taken::Lent(lease) => lease.payload().to_vec(),
-    })
+    let mut bytes = vec![0; payload(number).len()];
+    let is_taken = consumer.try_pop_expected(WriteSpan::from(&mut bytes[..]), sealed(number)).unwrap();
+    is_taken.then_some(bytes)
 }
 
 #[test]

@@ -1,0 +1,66 @@
+//! Tests of small calls over shm, which are carried out straight on: what a peer sees of them, and what is recorded.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+use isobit_core::{Dtype, ReduceOp};
+
+use super::damage_tests::over_shm;
+use super::{Call, Communicator, Reduction};
+use crate::error::{Error, ErrorKind};
+use crate::recorder::OperationState;
+
+fn sum(comm: &mut Communicator, shape: &[u64]) -> Result<f32, Error> {
+    let count: u64 = shape.iter().product();
+    let (given, mut out) = (1f32.to_le_bytes().repeat(count as usize), vec![0; 4 * count as usize]);
+    let mut call = Call { shape, timeout: None, interrupt: &mut || false };
+    let reduction = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    comm.all_reduce((&given[..]).into(), (&mut out[..]).into(), &reduction, &mut call)?;
+    Ok(f32::from_le_bytes([out[0], out[1], out[2], out[3]]))
+}
+
+/// The headers of a program are kept from one call to the next, and only what differs is written anew.
+#[test]
+fn each_call_says_its_own_shape_whatever_the_one_before_had() {
+    let results = over_shm(
+        2,
+        |_| (),
+        |comm| {
+            for shape in [[4, 6], [6, 4], [4, 6], [4, 6]] {
+                assert_eq!(sum(comm, &shape).unwrap(), 2.0);
+            }
+            sum(comm, if comm.rank() == 0 { &[4, 6] } else { &[6, 4] }).expect_err("the shapes differ")
+        },
+    );
+    for error in results {
+        assert_eq!(error.kind, ErrorKind::Desync, "{error}");
+        assert!(error.message.contains("(4, 6)") && error.message.contains("(6, 4)"), "{error}");
+    }
+}
+
+/// It is noted after its first messages went out: one that fails there must be on record all the same.
+#[test]
+fn an_operation_that_fails_at_its_first_message_is_on_record() {
+    let has_aborted = AtomicBool::new(false);
+    let results = over_shm(
+        2,
+        |_| (),
+        |comm| {
+            sum(comm, &[2]).unwrap();
+            if comm.rank() == 1 {
+                comm.abort("enough");
+                has_aborted.store(true, Release);
+                return None;
+            }
+            while !has_aborted.load(Acquire) {
+                std::thread::yield_now();
+            }
+            let error = sum(comm, &[2]).expect_err("the group's work has ended");
+            Some((error, *comm.flight_recorder().records().last().expect("it has called twice")))
+        },
+    );
+    let (error, last) = results[0].as_ref().expect("rank 0 has called once more");
+    assert_eq!(error.kind, ErrorKind::Aborted, "{error}");
+    assert_eq!((last.sequence, last.state), (1, OperationState::Failed(ErrorKind::Aborted)));
+    assert!(last.end_ns.unwrap() >= last.start_ns && last.start_ns > 0);
+}
