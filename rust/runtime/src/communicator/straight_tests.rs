@@ -1,7 +1,6 @@
 //! Tests of small calls over shm, which are carried out straight on: what a peer sees of them, and what is recorded.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::Barrier;
 
 use isobit_core::{Dtype, ReduceOp};
 
@@ -41,19 +40,20 @@ fn each_call_says_its_own_shape_whatever_the_one_before_had() {
 /// It is noted after its first messages went out: one that fails there must be on record all the same.
 #[test]
 fn an_operation_that_fails_at_its_first_message_is_on_record() {
-    let has_aborted = AtomicBool::new(false);
+    // Rank 1 ends the group's work when both are done with the first call, and rank 0 makes its second after that.
+    let [called, aborted] = [(); 2].map(|()| Barrier::new(2));
     let results = over_shm(
         2,
         |_| (),
         |comm| {
             sum(comm, &[2]).unwrap();
+            called.wait();
             if comm.rank() == 1 {
                 comm.abort("enough");
-                has_aborted.store(true, Release);
-                return None;
             }
-            while !has_aborted.load(Acquire) {
-                std::thread::yield_now();
+            aborted.wait();
+            if comm.rank() == 1 {
+                return None;
             }
             let error = sum(comm, &[2]).expect_err("the group's work has ended");
             Some((error, *comm.flight_recorder().records().last().expect("it has called twice")))
