@@ -20,7 +20,7 @@ use crate::{ReadSpan, WriteSpan};
 pub struct Producer {
     pub(super) ring: Ring,
     base: u64,
-    /// Where the latest run of small messages began.
+    /// Where the latest run of messages began after which the ring may start anew.
     run: u64,
     tail: u64,
     /// The last `head` seen.
@@ -40,6 +40,8 @@ pub struct Producer {
     better: Way,
     /// The way that a test wants them to go.
     only: Option<Way>,
+    /// See [`Producer::share_cores`].
+    shares_cores: bool,
 }
 
 struct Kept {
@@ -83,7 +85,15 @@ impl Producer {
             pace: Pace::default(),
             better: Way::Ring,
             only: None,
+            shares_cores: false,
         }
+    }
+
+    /// For ranks that share cores. The ring starts anew whenever it is empty, after large messages as well: the
+    /// memory of all rings together stays in the caches, and that counts for more than whose cache has a line. And
+    /// no payload is left to be fetched, since a time in which others had the core says nothing of a way.
+    pub fn share_cores(&mut self) {
+        self.shares_cores = true;
     }
 
     /// Sends a message if there is room: its number. `head` gets the checksum of the payload, which
@@ -153,8 +163,8 @@ impl Producer {
         let capacity = self.ring.capacity;
         assert!(payload.len() <= payload_bytes_max(capacity), "a payload that always fits");
         let frame = frame_bytes(payload.len());
-        let is_small = frame <= frame_bytes(BUFFERED_BYTES_MAX);
-        if is_small {
+        let stays_warm = self.shares_cores || frame <= frame_bytes(BUFFERED_BYTES_MAX);
+        if stays_warm {
             self.rewind()?;
         }
         let place = self.ring.place(self.base, self.tail);
@@ -176,7 +186,7 @@ impl Producer {
         self.kept.push_back(kept);
         self.write_mail(place, self.sent, payload.len(), seal_of(&head));
         self.tail += needed as u64;
-        if !is_small {
+        if !stays_warm {
             self.run = self.tail;
         }
         self.ring.in_turn(TAIL, self.sent).store(self.tail, Release);
@@ -186,7 +196,7 @@ impl Producer {
 
     /// The way that a payload of so many bytes goes, if it could be fetched.
     fn way(&mut self, payload_bytes: usize) -> Option<Way> {
-        if payload_bytes < FETCH_BYTES_MIN && self.only.is_none() {
+        if (payload_bytes < FETCH_BYTES_MIN || self.shares_cores) && self.only.is_none() {
             return None;
         }
         let theirs = Pace { ring: self.ring.load(RING_PACE), fetch: self.ring.load(FETCH_PACE) };
@@ -282,9 +292,9 @@ impl Producer {
         Ok(())
     }
 
-    /// Goes back to the start of the ring after a run of small messages, if nothing is left in it. Not for large
-    /// ones: their lines would have to be taken out of the consumer's cache, which is slower than to get others from
-    /// the cache that both share.
+    /// Goes back to the start of the ring after a run of small messages, if nothing is left in it. After large ones
+    /// only where ranks share cores: else their lines would have to be taken out of the consumer's cache, which is slower
+    /// than to get others from the cache that both share.
     fn rewind(&mut self) -> Result<(), RingError> {
         if self.tail - self.run >= WARM_BYTES && self.has_room(self.ring.capacity)? {
             (self.base, self.run) = (self.tail, self.tail);
