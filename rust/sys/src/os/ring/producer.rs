@@ -89,9 +89,8 @@ impl Producer {
         }
     }
 
-    /// For ranks that share cores. The ring starts anew whenever it is empty, after large messages as well: the
-    /// memory of all rings together stays in the caches, and that counts for more than whose cache has a line. And
-    /// no payload is left to be fetched, since a time in which others had the core says nothing of a way.
+    /// For ranks that share cores. The ring starts anew whenever it is empty, after large messages as well: so the
+    /// memory of all rings together stays in the caches, and that counts for more than whose cache has a line.
     pub fn share_cores(&mut self) {
         self.shares_cores = true;
     }
@@ -196,7 +195,7 @@ impl Producer {
 
     /// The way that a payload of so many bytes goes, if it could be fetched.
     fn way(&mut self, payload_bytes: usize) -> Option<Way> {
-        if (payload_bytes < FETCH_BYTES_MIN || self.shares_cores) && self.only.is_none() {
+        if payload_bytes < FETCH_BYTES_MIN && self.only.is_none() {
             return None;
         }
         let theirs = Pace { ring: self.ring.load(RING_PACE), fetch: self.ring.load(FETCH_PACE) };
