@@ -40,8 +40,8 @@ pub struct Producer {
     better: Way,
     /// The way that a test wants them to go.
     only: Option<Way>,
-    /// See [`Producer::share_cores`].
-    shares_cores: bool,
+    /// See [`Producer::stay_warm`].
+    stays_warm: bool,
 }
 
 struct Kept {
@@ -85,14 +85,15 @@ impl Producer {
             pace: Pace::default(),
             better: Way::Ring,
             only: None,
-            shares_cores: false,
+            stays_warm: false,
         }
     }
 
-    /// For ranks that share cores. The ring starts anew whenever it is empty, after large messages as well: so the
-    /// memory of all rings together stays in the caches, and that counts for more than whose cache has a line.
-    pub fn share_cores(&mut self) {
-        self.shares_cores = true;
+    /// For ranks that share cores, and have more rings than a cache holds: the ring starts anew whenever it is empty,
+    /// after large messages as well. Then their memory stays in the caches, and that counts for more than whose cache
+    /// has a line.
+    pub fn stay_warm(&mut self) {
+        self.stays_warm = true;
     }
 
     /// Sends a message if there is room: its number. `head` gets the checksum of the payload, which
@@ -162,7 +163,7 @@ impl Producer {
         let capacity = self.ring.capacity;
         assert!(payload.len() <= payload_bytes_max(capacity), "a payload that always fits");
         let frame = frame_bytes(payload.len());
-        let stays_warm = self.shares_cores || frame <= frame_bytes(BUFFERED_BYTES_MAX);
+        let stays_warm = self.stays_warm || frame <= frame_bytes(BUFFERED_BYTES_MAX);
         if stays_warm {
             self.rewind()?;
         }
@@ -292,7 +293,7 @@ impl Producer {
     }
 
     /// Goes back to the start of the ring after a run of small messages, if nothing is left in it. After large ones
-    /// only where ranks share cores: else their lines would have to be taken out of the consumer's cache, which is slower
+    /// only where it is to stay warm: else their lines would have to be taken out of the consumer's cache, which is slower
     /// than to get others from the cache that both share.
     fn rewind(&mut self) -> Result<(), RingError> {
         if self.tail - self.run >= WARM_BYTES && self.has_room(self.ring.capacity)? {

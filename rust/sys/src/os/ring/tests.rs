@@ -351,11 +351,11 @@ fn a_ring_that_is_empty_starts_anew_and_loses_no_room() {
 }
 
 #[test]
-fn ranks_that_share_cores_use_the_start_of_a_ring_again_for_large_messages_too() {
-    let lap = |shares_cores: bool| {
+fn a_ring_that_stays_warm_starts_anew_after_large_messages_too() {
+    let lap = |stays_warm: bool| {
         let (mut producer, mut consumer) = pair(256 * 1024);
-        if shares_cores {
-            producer.share_cores();
+        if stays_warm {
+            producer.stay_warm();
         }
         for number in 0..40 {
             let bytes = vec![number; 16 * 1024];
