@@ -31,8 +31,6 @@ const YIELDS: u32 = 64;
 /// The largest payload that is copied to be sent buffered, if every rank can have a core: copying more costs more
 /// than waiting for the receiver. If not, waiting costs a turn of all ranks that share the core.
 const COPIED_BYTES_MAX: usize = 4096;
-/// Up to so many bytes, the rings of all ranks stay in the cache that cores share, wherever in them a message lies.
-const RINGS_BYTES_WARM: usize = 32 << 20;
 /// How long the ends of processes may stay unnoticed by a rank that never sleeps.
 const LOOK_AROUND: Duration = Duration::from_millis(1);
 
@@ -81,12 +79,8 @@ impl ShmTransport {
             }
         }
         let (world_size, mut outgoing) = (formed.bells.len(), formed.segment.outgoing);
-        let rings = world_size * (world_size - 1);
-        if world_size > formed.welcome.cores as usize
-            && rings * formed.welcome.capacities[0] as usize > RINGS_BYTES_WARM
-        {
-            outgoing.iter_mut().flatten().flatten().for_each(Producer::stay_warm);
-        }
+        let warm = formed.welcome.fills_caches(world_size);
+        outgoing.iter_mut().flatten().flatten().filter(|_| warm).for_each(Producer::stay_warm);
         let sleeper = Sleeper::new(own, formed.processes).map_err(|error| ("epoll", error))?;
         Ok(ShmTransport {
             rank,
