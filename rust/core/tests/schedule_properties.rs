@@ -200,12 +200,15 @@ fn ranks_that_share_cores_exchange_small_tensors_over_one_of_them() {
     };
     let all_reduce = |count| Request::all_reduce(sum(Order::Tree, 8, Dtype::F32), &map, count);
     let all_gather = |count| Request::all_gather(Dtype::F32, Counts::Same(count));
-    for request in [all_reduce(32_768), all_gather(512), Request::barrier()] {
-        assert_eq!(choice(&request, 7), Algorithm::Star);
+    for request in [all_reduce(65_536), all_gather(2_048), Request::barrier()] {
+        assert_eq!(choice(&request, 2), Algorithm::Star);
         assert_ne!(choice(&request, 8), Algorithm::Star);
     }
-    for request in [all_reduce(32_769), all_gather(513)] {
-        assert_eq!(choice(&request, 7), Algorithm::Direct);
+    for request in [all_reduce(65_537), all_gather(2_049)] {
+        assert_eq!(choice(&request, 2), Algorithm::Direct);
+    }
+    for (request, star) in [(all_reduce(32_768), true), (all_reduce(32_769), false)] {
+        assert_eq!(choice(&request, 4) == Algorithm::Star, star, "one core has the work of four");
     }
 }
 

@@ -110,11 +110,12 @@ const BUTTERFLY_RANKS_MIN: u32 = 16;
 const GROUPS_RANKS_MIN: u32 = 64;
 const GROUPS_BYTES_MAX: u64 = 1024;
 
-/// Up to this many bytes a rank, ranks that share cores send all to one of them. None goes on before all have had a
-/// core in turn, whatever the algorithm: what is left to save is work, and that is the number of messages.
-const STAR_BYTES_MAX: u64 = 16 * 1024;
+/// Up to this many bytes a rank, divided by the cores, ranks that share those send all to one of them. None goes on
+/// before all have had a core in turn, whatever the algorithm: what is left to save is work, and that is the number of
+/// messages. But one rank has all the bytes, on one core, where others had them on all.
+const STAR_BYTES_MAX: u64 = 64 * 1024;
 /// The same where nothing is merged in the middle.
-const STAR_BYTES_MAX_MOVED: u64 = 2 * 1024;
+const STAR_BYTES_MAX_MOVED: u64 = 16 * 1024;
 
 /// The middle of a star.
 pub(super) const STAR_ROOT: Rank = 0;
@@ -140,10 +141,11 @@ pub fn choose_because(
     let lightens = merges || matches!(layout.parts(0), [Content::Wide(_)]);
     let many_small = world_size >= GROUPS_RANKS_MIN && bytes / u64::from(world_size) <= GROUPS_BYTES_MAX;
     let star_bytes_max = if request.contract.is_some() { STAR_BYTES_MAX } else { STAR_BYTES_MAX_MOVED };
+    let ranks = u64::from(world_size);
     let staged = limits.chunk_bytes.min(limits.window_bytes);
     Ok(match request.collective {
         Collective::AllReduce | Collective::AllGather | Collective::Barrier
-            if topology.shares_cores() && bytes <= u64::from(world_size) * star_bytes_max =>
+            if topology.shared_cores().is_some_and(|cores| bytes <= ranks * (star_bytes_max / cores)) =>
         {
             (Algorithm::Star, "ranks share cores and the tensor is small, so that the fewest messages pay")
         }

@@ -193,7 +193,13 @@ impl Topology {
 
     /// Whether there is a machine with more ranks than cores.
     pub fn shares_cores(&self) -> bool {
-        self.cores.is_some_and(|cores| self.machines.iter().any(|ranks| ranks.len() > cores as usize))
+        self.shared_cores().is_some()
+    }
+
+    /// How many cores the ranks of a machine share, where there is one with more ranks than cores.
+    pub(super) fn shared_cores(&self) -> Option<u64> {
+        let cores = self.cores.filter(|cores| *cores > 0)?;
+        self.machines.iter().any(|ranks| ranks.len() > cores as usize).then_some(u64::from(cores))
     }
 
     /// The number of ranks.

@@ -43,6 +43,8 @@ pub(crate) struct Exchange<'r, 'a> {
     pub(crate) timeout: Duration,
     pub(crate) interrupt: &'r mut dyn FnMut() -> bool,
     pub(crate) abort: &'r AbortHandle,
+    /// Whether there are more ranks than cores.
+    pub(crate) shares_cores: bool,
 }
 
 impl Exchange<'_, '_> {

@@ -70,6 +70,8 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 pub struct Communicator {
     link: Link,
     peers: Vec<Peer>,
+    /// Whether there are more ranks than cores.
+    shares_cores: bool,
     plans: Plans,
     recorder: FlightRecorder,
     trace: Option<Box<Trace>>,
@@ -130,6 +132,7 @@ impl Communicator {
         Communicator {
             link,
             peers: (0..world_size).map(|_| Peer::default()).collect(),
+            shares_cores: topology.shares_cores(),
             plans: Plans::new(topology, rank, limits, buffered_bytes_max),
             trace: Trace::open(&owner),
             recorder: FlightRecorder::new(owner),
@@ -358,6 +361,7 @@ impl Communicator {
             timeout: call.timeout.unwrap_or(self.timeout),
             interrupt: call.interrupt,
             abort: &self.abort,
+            shares_cores: self.shares_cores,
         };
         let result = exchange.run();
         if result.is_err() {

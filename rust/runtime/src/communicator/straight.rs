@@ -190,8 +190,8 @@ impl Exchange<'_, '_> {
             if looks.done == LOOKS_UNTIL_RING {
                 self.ring();
             }
-            // A pause takes as long as the message of a peer that is as far as this rank.
-            if looks.done >= LOOKS_UNTIL_RING || self.link.world_size() > 2 {
+            // A pause takes as long as the message of a peer that is as far as this rank; one that has no core is not.
+            if looks.done >= LOOKS_UNTIL_RING || self.shares_cores {
                 if !looks.asked {
                     looks.asked = true;
                     self.ask()?;

@@ -78,8 +78,10 @@ impl ShmTransport {
                 consumers.iter_mut().for_each(|consumer| consumer.fetch_from(memory));
             }
         }
+        let (world_size, mut outgoing) = (formed.bells.len(), formed.segment.outgoing);
+        let warm = formed.welcome.fills_caches(world_size);
+        outgoing.iter_mut().flatten().flatten().filter(|_| warm).for_each(Producer::stay_warm);
         let sleeper = Sleeper::new(own, formed.processes).map_err(|error| ("epoll", error))?;
-        let world_size = formed.bells.len();
         Ok(ShmTransport {
             rank,
             group: formed.welcome.group,
@@ -88,7 +90,7 @@ impl ShmTransport {
             payload_bytes_max: formed.welcome.payload_bytes_max as usize,
             seen: News::default(),
             shared: Arc::new(Shared { board: formed.segment.board, bells: formed.bells }),
-            outgoing: formed.segment.outgoing,
+            outgoing,
             incoming,
             sleeper,
             ended: vec![false; world_size],

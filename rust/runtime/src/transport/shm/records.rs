@@ -51,6 +51,17 @@ pub(super) struct Welcome {
     pub(super) cores: u32,
 }
 
+/// Up to so many bytes, the rings of all ranks stay in the cache that cores share, wherever in them a message lies.
+const RINGS_BYTES_WARM: u64 = 32 << 20;
+
+impl Welcome {
+    /// Whether ranks share cores, and have more rings than their cache holds.
+    pub(super) fn fills_caches(&self, world_size: usize) -> bool {
+        let ranks = world_size as u64;
+        ranks > u64::from(self.cores) && ranks * (ranks - 1) * self.capacities[0] > RINGS_BYTES_WARM
+    }
+}
+
 /// Why bytes are no record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum RecordError {
@@ -248,6 +259,14 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn caches_are_full_where_many_ranks_share_cores() {
+        let welcome = Welcome { group: 1, capacities: [1 << 20, 1 << 18], payload_bytes_max: 1, cores: 7 };
+        assert_eq!([7, 8].map(|ranks| welcome.fills_caches(ranks)), [false, true]);
+        let welcome = Welcome { cores: 2, ..welcome };
+        assert_eq!([4, 6, 7].map(|ranks| welcome.fills_caches(ranks)), [false, false, true]);
     }
 
     #[test]

@@ -37,7 +37,8 @@
 //! message is never asked for again, and never withdrawn.
 //!
 //! A producer that finds the ring empty may go back to its start: it makes its tail the base. So ranks that take
-//! messages as fast as they come use the same few lines again and again, which stay in their caches.
+//! messages as fast as they come use the same few lines again and again, which stay in their caches; and ranks that
+//! share cores, and have all read before one of them sends more, the same part of every ring.
 //!
 //! A head's last 8 bytes are its seal: a checksum of the rest of it, the payload's checksum included. A
 //! consumer that knows what it expects computes the seal itself, and has verified head and payload when

@@ -20,7 +20,7 @@ use crate::{ReadSpan, WriteSpan};
 pub struct Producer {
     pub(super) ring: Ring,
     base: u64,
-    /// Where the latest run of small messages began.
+    /// Where the latest run of messages began after which the ring may start anew.
     run: u64,
     tail: u64,
     /// The last `head` seen.
@@ -40,6 +40,8 @@ pub struct Producer {
     better: Way,
     /// The way that a test wants them to go.
     only: Option<Way>,
+    /// See [`Producer::stay_warm`].
+    stays_warm: bool,
 }
 
 struct Kept {
@@ -83,7 +85,15 @@ impl Producer {
             pace: Pace::default(),
             better: Way::Ring,
             only: None,
+            stays_warm: false,
         }
+    }
+
+    /// For ranks that share cores, and have more rings than a cache holds: the ring starts anew whenever it is empty,
+    /// after large messages as well. Then their memory stays in the caches, and that counts for more than whose cache
+    /// has a line.
+    pub fn stay_warm(&mut self) {
+        self.stays_warm = true;
     }
 
     /// Sends a message if there is room: its number. `head` gets the checksum of the payload, which
@@ -153,8 +163,8 @@ impl Producer {
         let capacity = self.ring.capacity;
         assert!(payload.len() <= payload_bytes_max(capacity), "a payload that always fits");
         let frame = frame_bytes(payload.len());
-        let is_small = frame <= frame_bytes(BUFFERED_BYTES_MAX);
-        if is_small {
+        let stays_warm = self.stays_warm || frame <= frame_bytes(BUFFERED_BYTES_MAX);
+        if stays_warm {
             self.rewind()?;
         }
         let place = self.ring.place(self.base, self.tail);
@@ -176,7 +186,7 @@ impl Producer {
         self.kept.push_back(kept);
         self.write_mail(place, self.sent, payload.len(), seal_of(&head));
         self.tail += needed as u64;
-        if !is_small {
+        if !stays_warm {
             self.run = self.tail;
         }
         self.ring.in_turn(TAIL, self.sent).store(self.tail, Release);
@@ -282,9 +292,9 @@ impl Producer {
         Ok(())
     }
 
-    /// Goes back to the start of the ring after a run of small messages, if nothing is left in it. Not for large
-    /// ones: their lines would have to be taken out of the consumer's cache, which is slower than to get others from
-    /// the cache that both share.
+    /// Goes back to the start of the ring after a run of small messages, if nothing is left in it. After large ones
+    /// only where it is to stay warm: else their lines would have to be taken out of the consumer's cache, which is slower
+    /// than to get others from the cache that both share.
     fn rewind(&mut self) -> Result<(), RingError> {
         if self.tail - self.run >= WARM_BYTES && self.has_room(self.ring.capacity)? {
             (self.base, self.run) = (self.tail, self.tail);

@@ -377,6 +377,24 @@ fn a_ring_that_is_empty_starts_anew_and_loses_no_room() {
 }
 
 #[test]
+fn a_ring_that_stays_warm_starts_anew_after_large_messages_too() {
+    let lap = |stays_warm: bool| {
+        let (mut producer, mut consumer) = pair(256 * 1024);
+        if stays_warm {
+            producer.stay_warm();
+        }
+        for number in 0..40 {
+            let bytes = vec![number; 16 * 1024];
+            push(&mut producer, &bytes).unwrap();
+            assert_eq!(pop(&mut consumer).unwrap().payload().to_vec(), bytes);
+        }
+        consumer.ring.tail() - consumer.ring.load(BASE)
+    };
+    assert_eq!(lap(true), frame_bytes(16 * 1024) as u64);
+    assert!(lap(false) > 256 * 1024, "others go on");
+}
+
+#[test]
 fn a_base_that_can_not_be_is_an_error() {
     for base in [64, 1 << 40, 7] {
         let (mut producer, mut consumer) = pair(4096);
