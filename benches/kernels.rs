@@ -167,10 +167,10 @@ fn copies(kernels: &Kernels, where_: &str, bytes: usize, rounds: usize, repeat: 
             add.run(&inputs, sum_after.as_mut_slice().into()).expect("inputs tile");
         }),
         Candidate::new("f32 2-way sum with checksum", 3 * bytes, || {
-            black_box(add.run_summed(&inputs, 0, summed.as_mut_slice().into()).expect("inputs tile"));
+            black_box(add.run_summed(&inputs, 0, summed.as_mut_slice().into(), None).expect("inputs tile"));
         }),
         Candidate::new("f32 2-way mean with checksum", 3 * bytes, || {
-            black_box(mean.run_summed(&inputs, 0, means.as_mut_slice().into()).expect("inputs tile"));
+            black_box(mean.run_summed(&inputs, 0, means.as_mut_slice().into(), None).expect("inputs tile"));
         }),
         Candidate::new("f32 to bf16", bytes + bytes / 2, || {
             kernels.convert(Dtype::F32, Dtype::Bf16, source.as_slice().into(), c.as_mut_slice().into());
