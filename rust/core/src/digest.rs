@@ -28,7 +28,7 @@ mod tests {
     #[test]
     fn the_digest_of_any_number_of_words_is_that_of_their_bytes() {
         for len in 0..=2 * FEW as u64 {
-            let list: Vec<u64> = (0..len).map(|index| index << 56 | 3 + index).collect();
+            let list: Vec<u64> = (0..len).map(|index| (index << 56) | (3 + index)).collect();
             let bytes: Vec<u8> = list.iter().flat_map(|word| word.to_le_bytes()).collect();
             assert_eq!(words(&list), xxh3_64(&bytes), "{len} words");
         }
