@@ -173,6 +173,26 @@ def test_item_4_a_different_collective_is_named_on_every_rank(
         assert name.split()[0] in (found["ours"], found["theirs"])
 
 
+def waits_for_its_own_part_of_a_tree(comm: isobit.Communicator) -> BaseException | None:
+    try:
+        if comm.rank == 1:
+            # Here the middle of the tree, it has nothing to say before its child has spoken.
+            comm.broadcast(np.ones(3), root=0)
+        else:
+            # Where ranks share cores, everyone tells rank 0 alone.
+            comm.barrier()
+    except isobit.Error as error:
+        return error
+    return None
+
+
+def test_item_4_a_rank_that_waits_for_others_before_it_says_a_word_is_told(group: Processes) -> None:
+    for error in group.outcomes(waits_for_its_own_part_of_a_tree):
+        assert isinstance(error, isobit.Desync), error
+        assert "broadcast" in str(error)
+        assert "barrier" in str(error)
+
+
 def another_order(comm: isobit.Communicator) -> BaseException | None:
     tensor = np.ones(3)
     calls: list[Callable[[], Any]] = [lambda: comm.barrier(), lambda: comm.all_reduce(tensor)]
