@@ -260,6 +260,19 @@ mod tests {
         }
     }
 
+    /// As a reader on another thread may find it, for as long as the writer's thread does not run.
+    #[test]
+    fn an_operation_that_is_being_written_is_left_out() {
+        let ring = Ring::new();
+        let seen = || ring.latest_first().map(|record| record.sequence).collect::<Vec<_>>();
+        (0..2).for_each(|number| ring.begin(&record(number), number));
+        let stamp = &ring.slot(1).stamp;
+        let written = stamp.fetch_add(1, Relaxed);
+        assert_eq!(seen(), [0]);
+        stamp.store(written + 2, Relaxed);
+        assert_eq!(seen(), [1, 0]);
+    }
+
     #[test]
     fn a_reader_never_sees_parts_of_two_operations() {
         let ring = Ring::new();

@@ -1,5 +1,6 @@
 //! A rank's end of a formed group: its rings, its bell, and what it knows of its peers.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -25,6 +26,10 @@ const SPINS: u32 = 2_000;
 const LOOKS: u32 = 1_000;
 /// After how many of these it lets others have its core for the first time: some 5 us.
 const LOOKS_UNTIL_YIELD: u32 = 64;
+/// How long a core was away that somebody else has used; one that nobody wants is back in half a microsecond.
+const TAKEN: Duration = Duration::from_micros(2);
+/// How often a rank may nap to get another core: some 60 us each time.
+const NAP_EVERY: Duration = Duration::from_millis(1);
 /// How often it gives its core away before it sleeps, if not. Others need the core, and the one that is
 /// waited for among them; going to sleep and being woken takes as long as a few dozen turns.
 const YIELDS: u32 = 64;
@@ -53,6 +58,8 @@ pub struct ShmTransport {
     /// What there was to see when the last wait ended.
     seen: News,
     looked_around: Instant,
+    /// When it last slept to get a core of its own.
+    napped: Cell<Instant>,
     /// How many ranks can run at a time.
     cores: u32,
     tamper: Option<Tamper>,
@@ -95,6 +102,7 @@ impl ShmTransport {
             sleeper,
             ended: vec![false; world_size],
             looked_around: Instant::now(),
+            napped: Cell::new(Instant::now()),
             cores: formed.welcome.cores,
             tamper: None,
             process: std::process::id(),
@@ -181,11 +189,27 @@ impl ShmTransport {
         News { rings: sent.chain(taken).fold(0, u64::wrapping_add), board: self.shared.board.said() }
     }
 
+    /// The pause of a rank that should have its core for itself. It may share it all the same, until the scheduler
+    /// notices, and even with the peer that it waits for: so now and then it lets others have the core. If somebody
+    /// took it, a nap is the way to another core: who wakes up is put on an idle one, if there is such.
+    fn pause(&self, looks: u32) {
+        if looks < LOOKS_UNTIL_YIELD || !looks.is_power_of_two() {
+            return std::hint::spin_loop();
+        }
+        let start = Instant::now();
+        thread::yield_now();
+        let shares = start.elapsed() >= TAKEN;
+        if shares && start.duration_since(self.napped.get()) >= NAP_EVERY {
+            thread::sleep(Duration::from_nanos(1));
+            self.napped.set(start);
+        }
+    }
+
     /// Whether something changed while this looked a bounded number of times.
     fn changed_soon(&self) -> bool {
         if self.spins() {
             return (0..SPINS).any(|looks| {
-                pause(looks);
+                self.pause(looks);
                 self.news() != self.seen
             });
         }
@@ -193,16 +217,6 @@ impl ShmTransport {
             thread::yield_now();
             self.news() != self.seen
         })
-    }
-}
-
-/// The pause of a rank that should have its core for itself. It may share it all the same, for as long as the scheduler
-/// has not noticed, and even with the peer that it waits for: so now and then it lets others have the core.
-fn pause(looks: u32) {
-    if looks >= LOOKS_UNTIL_YIELD && looks.is_power_of_two() {
-        thread::yield_now();
-    } else {
-        std::hint::spin_loop();
     }
 }
 
@@ -333,7 +347,7 @@ impl Transport for ShmTransport {
 
     fn relax(&self, looks: u32) {
         if self.spins() {
-            pause(looks);
+            self.pause(looks);
         } else {
             thread::yield_now();
         }
