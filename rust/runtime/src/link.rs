@@ -143,8 +143,8 @@ impl Transport for Link {
         each!(self, link => link.looks())
     }
 
-    fn relax(&self, looks: u32) {
-        each!(self, link => link.relax(looks));
+    fn relax(&self) {
+        each!(self, link => link.relax());
     }
 
     fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<LinkFrame>, TransportError> {

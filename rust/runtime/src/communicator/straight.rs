@@ -196,7 +196,7 @@ impl Exchange<'_, '_> {
                     looks.asked = true;
                     self.ask()?;
                 }
-                self.link.relax(looks.done);
+                self.link.relax();
             }
         }
     }

@@ -230,8 +230,8 @@ pub trait Transport: Send {
     /// anything else: a peer that has come as far answers soon. 0 if it is not worth a look.
     fn looks(&self) -> u32;
 
-    /// Passes the time until the next look, after so many of them.
-    fn relax(&self, looks: u32);
+    /// Passes the time until the next look.
+    fn relax(&self);
 
     /// The next message from a peer if one is there, verified.
     ///

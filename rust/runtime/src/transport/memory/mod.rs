@@ -248,7 +248,7 @@ impl Transport for MemoryTransport {
         0
     }
 
-    fn relax(&self, _: u32) {}
+    fn relax(&self) {}
 
     fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<MemoryFrame>, TransportError> {
         self.check_rank(from);

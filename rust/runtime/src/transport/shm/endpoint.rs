@@ -1,6 +1,5 @@
 //! A rank's end of a formed group: its rings, its bell, and what it knows of its peers.
 
-use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -24,12 +23,6 @@ use crate::transport::{
 const SPINS: u32 = 2_000;
 /// How often it looks for a message that it expects, before it looks for all news: some 20 us.
 const LOOKS: u32 = 1_000;
-/// After how many of these it lets others have its core for the first time: some 5 us.
-const LOOKS_UNTIL_YIELD: u32 = 64;
-/// How long a core was away that somebody else has used; one that nobody wants is back in half a microsecond.
-const TAKEN: Duration = Duration::from_micros(2);
-/// How often a rank may nap to get another core: some 60 us each time.
-const NAP_EVERY: Duration = Duration::from_millis(1);
 /// How often it gives its core away before it sleeps, if not. Others need the core, and the one that is
 /// waited for among them; going to sleep and being woken takes as long as a few dozen turns.
 const YIELDS: u32 = 64;
@@ -58,8 +51,6 @@ pub struct ShmTransport {
     /// What there was to see when the last wait ended.
     seen: News,
     looked_around: Instant,
-    /// When it last slept to get a core of its own.
-    napped: Cell<Instant>,
     /// How many ranks can run at a time.
     cores: u32,
     tamper: Option<Tamper>,
@@ -102,7 +93,6 @@ impl ShmTransport {
             sleeper,
             ended: vec![false; world_size],
             looked_around: Instant::now(),
-            napped: Cell::new(Instant::now()),
             cores: formed.welcome.cores,
             tamper: None,
             process: std::process::id(),
@@ -189,27 +179,11 @@ impl ShmTransport {
         News { rings: sent.chain(taken).fold(0, u64::wrapping_add), board: self.shared.board.said() }
     }
 
-    /// The pause of a rank that should have its core for itself. It may share it all the same, until the scheduler
-    /// notices, and even with the peer that it waits for: so now and then it lets others have the core. If somebody
-    /// took it, a nap is the way to another core: who wakes up is put on an idle one, if there is such.
-    fn pause(&self, looks: u32) {
-        if looks < LOOKS_UNTIL_YIELD || !looks.is_power_of_two() {
-            return std::hint::spin_loop();
-        }
-        let start = Instant::now();
-        thread::yield_now();
-        let shares = start.elapsed() >= TAKEN;
-        if shares && start.duration_since(self.napped.get()) >= NAP_EVERY {
-            thread::sleep(Duration::from_nanos(1));
-            self.napped.set(start);
-        }
-    }
-
     /// Whether something changed while this looked a bounded number of times.
     fn changed_soon(&self) -> bool {
         if self.spins() {
-            return (0..SPINS).any(|looks| {
-                self.pause(looks);
+            return (0..SPINS).any(|_| {
+                std::hint::spin_loop();
                 self.news() != self.seen
             });
         }
@@ -345,9 +319,9 @@ impl Transport for ShmTransport {
         if self.spins() { LOOKS } else { YIELDS }
     }
 
-    fn relax(&self, looks: u32) {
+    fn relax(&self) {
         if self.spins() {
-            self.pause(looks);
+            std::hint::spin_loop();
         } else {
             thread::yield_now();
         }
