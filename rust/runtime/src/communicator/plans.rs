@@ -39,7 +39,7 @@ pub(crate) enum Sending {
     /// Those that are small enough are complete at once: nobody is done before all have shown that they are in the
     /// same call.
     Buffered,
-    /// The same, and all are small enough.
+    /// The same, and all are small enough, those that it receives as well.
     AllBuffered,
 }
 
@@ -122,7 +122,9 @@ impl Plans {
             return Sending::Verified;
         };
         let is_small = |step: &Step| match &step.action {
-            Action::Send { src, content, .. } => self.bytes(signature, *src, *content) <= bytes_max,
+            Action::Send { src: message, content, .. } | Action::Recv { dst: message, content, .. } => {
+                self.bytes(signature, *message, *content) <= bytes_max
+            }
             _ => true,
         };
         if program.steps.iter().all(is_small) { Sending::AllBuffered } else { Sending::Buffered }
