@@ -1,5 +1,6 @@
 //! What the conformance cases are written with: a fixture for each transport, and patient helpers.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -123,9 +124,12 @@ pub(crate) fn until<T: Transport, R>(
     }
 }
 
-/// Bytes that stay, as those of a message must until it is verified.
+/// Bytes that stay, as those of a message must until it is verified. Somebody holds them, so that a leak is one.
 pub(crate) fn kept(bytes: Vec<u8>) -> ReadSpan<'static> {
-    ReadSpan::from(&*bytes.leak())
+    static KEPT: Mutex<Vec<&[u8]>> = Mutex::new(Vec::new());
+    let bytes = &*bytes.leak();
+    KEPT.lock().unwrap().push(bytes);
+    ReadSpan::from(bytes)
 }
 
 /// Sends as soon as there is room.
