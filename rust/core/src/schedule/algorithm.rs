@@ -135,8 +135,6 @@ pub fn choose_because(
     let world_size = topology.world_size();
     let bytes = layout.count() * request.dtype.size() as u64;
     let merges = request.contract.is_none_or(|contract| contract.order() == Order::Tree);
-    let machines = topology.machines().len();
-    let divided = machines > 1 && machines < world_size as usize;
     // In exact order a machine's sum is wide, many times as long as a leaf: it pays if addends are, too.
     let lightens = merges || matches!(layout.parts(0), [Content::Wide(_)]);
     let many_small = world_size >= GROUPS_RANKS_MIN && bytes / u64::from(world_size) <= GROUPS_BYTES_MAX;
@@ -174,7 +172,7 @@ pub fn choose_because(
             )
         }
         Collective::AllReduce | Collective::Reduce | Collective::ReduceScatter | Collective::AllGather
-            if divided && lightens =>
+            if topology.is_divided() && lightens =>
         {
             (Algorithm::Hierarchical, "what is merged or gathered on a machine crosses to another once")
         }

@@ -196,6 +196,11 @@ impl Topology {
         self.shared_cores().is_some()
     }
 
+    /// Whether there are several machines, and one with several ranks.
+    pub(super) fn is_divided(&self) -> bool {
+        self.machines.len() > 1 && self.machines.iter().any(|ranks| ranks.len() > 1)
+    }
+
     /// How many cores the ranks of a machine share, where there is one with more ranks than cores.
     pub(super) fn shared_cores(&self) -> Option<u64> {
         let cores = self.cores.filter(|cores| *cores > 0)?;

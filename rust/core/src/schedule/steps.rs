@@ -41,8 +41,6 @@ pub fn steps(request: &Request<'_>, topology: &Topology, algorithm: Algorithm) -
     let other = |round: u32| u32::try_from(other(round)).unwrap_or(root);
     // One of two ranks tells the other nothing new when it answers.
     let answers = world_size > 2;
-    let groups = topology.groups();
-    let grouped = groups.machines().len() > 1 && groups.machines().iter().any(|ranks| ranks.len() > 1);
     match algorithm {
         Algorithm::OneShot if request.root.is_none() => cross(machines, 1),
         Algorithm::Flat if request.collective == Collective::Broadcast => {
@@ -67,13 +65,14 @@ pub fn steps(request: &Request<'_>, topology: &Topology, algorithm: Algorithm) -
                 .map(|round| 1 << round)
                 .for_each(|v| cross(apart(0, v + excess.min(v)), 1));
         }
-        Algorithm::Hierarchical if request.collective == Collective::AllGather && !grouped => {
+        Algorithm::Hierarchical
+            if request.collective == Collective::AllGather && !topology.groups().is_divided() =>
+        {
             cross(machines, 1);
         }
         Algorithm::Hierarchical => {
             // Into an aggregator's hands and on to the finisher, or to all groups and to the group; and back.
             let back = if reduces { 1 } else { 0 };
-            let divided = machines && topology.machines().len() < world_size as usize;
             let (inside, outside) = match request.collective {
                 // Blocks of the group have come by the time that the roll is called.
                 Collective::AllGather => {
@@ -82,7 +81,7 @@ pub fn steps(request: &Request<'_>, topology: &Topology, algorithm: Algorithm) -
                 }
                 _ => (1 + back, 1 + back),
             };
-            cross(machines && !divided, inside);
+            cross(machines && !topology.is_divided(), inside);
             cross(machines, outside);
         }
         // Down the tree, and up for the roll call, or the other way around.

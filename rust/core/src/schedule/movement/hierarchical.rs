@@ -17,7 +17,7 @@ use crate::schedule::{Buf, Content, PlanError, Topology, roll_call};
 pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
     let groups = ctx.topology.groups();
     // Where there is nothing to save every rank hears every other, and writes only then.
-    if groups.machines().len() == 1 || groups.machines().iter().all(|ranks| ranks.len() == 1) {
+    if !groups.is_divided() {
         return direct::all_gather(ctx, b);
     }
     let chunk = ctx.data_chunk(b)?;

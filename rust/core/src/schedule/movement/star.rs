@@ -2,7 +2,7 @@
 
 use crate::schedule::algorithm::{Context, STAR_ROOT as ROOT, chunks};
 use crate::schedule::builder::{Builder, Place, region};
-use crate::schedule::{Buf, Content, PlanError};
+use crate::schedule::{Buf, Content, PlanError, roll_call};
 
 /// The first piece of each block waits where it came until there is one from each, as in a gather; and so does the
 /// first piece of the result, which shows that all are in this call.
@@ -51,12 +51,7 @@ pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) ->
 
 /// Rank 0 tells everyone once it has heard of everyone.
 pub(in crate::schedule) fn barrier(ctx: &Context<'_>, b: &mut Builder<'_>) {
-    let others = 1..ctx.layout.world_size();
-    for from in others.clone() {
-        b.meet(from, ROOT);
-    }
-    b.fence(ROOT);
-    for to in others {
-        b.meet(ROOT, to);
-    }
+    let edges: Vec<_> = (1..ctx.layout.world_size()).map(|rank| (ROOT, rank)).collect();
+    roll_call::up(b, &edges);
+    roll_call::down(b, &edges);
 }

@@ -11,7 +11,7 @@ use crate::Rank;
 use crate::schedule::{Action, Buf, Program, Schedule, StepIndex};
 
 /// Ranks, as bits.
-pub(super) type Ranks = Vec<u64>;
+type Ranks = Vec<u64>;
 
 /// Of whom each rank has heard when a step of it is complete.
 pub(super) struct Heard<'a> {
@@ -30,8 +30,7 @@ impl<'a> Heard<'a> {
     /// A step is complete, all that it waits for before it, a send before its receive.
     pub(super) fn complete(&mut self, rank: Rank, step: StepIndex) -> Result<(), VerifyError> {
         let at = &self.programs[rank as usize].steps[step as usize];
-        let mut heard = vec![0; self.programs.len().div_ceil(64)];
-        heard[rank as usize / 64] |= 1 << (rank % 64);
+        let mut heard = self.alone(rank);
         for earlier in &at.after {
             unite(&mut heard, &self.steps[rank as usize][*earlier as usize]);
         }
@@ -47,25 +46,30 @@ impl<'a> Heard<'a> {
             Action::Reduce { .. } | Action::Copy { .. } => {}
         }
         let writes_result = writes(&at.action).is_some_and(|(at, _)| at.buf == Buf::Out && at.len > 0);
-        let missing = self.missing(&heard);
-        self.steps[rank as usize][step as usize] = heard;
-        match missing.filter(|_| writes_result) {
-            Some(of) => Err(VerifyError::Early { rank, step, of }),
-            None => Ok(()),
+        if writes_result && let Some(of) = self.missing(&heard) {
+            return Err(VerifyError::Early { rank, step, of });
         }
+        self.steps[rank as usize][step as usize] = heard;
+        Ok(())
     }
 
     /// All steps are complete.
     pub(super) fn check_done(&self) -> Result<(), VerifyError> {
         for (rank, steps) in (0..).zip(&self.steps) {
-            let mut heard = vec![0; self.programs.len().div_ceil(64)];
-            heard[rank as usize / 64] |= 1 << (rank % 64);
+            let mut heard = self.alone(rank);
             steps.iter().for_each(|of_step| unite(&mut heard, of_step));
             if let Some(of) = self.missing(&heard) {
                 return Err(VerifyError::Unheard { rank, of });
             }
         }
         Ok(())
+    }
+
+    /// A rank and no other.
+    fn alone(&self, rank: Rank) -> Ranks {
+        let mut alone = vec![0; self.programs.len().div_ceil(64)];
+        alone[rank as usize / 64] = 1 << (rank % 64);
+        alone
     }
 
     /// A rank that is not among these.
@@ -75,8 +79,5 @@ impl<'a> Heard<'a> {
 }
 
 fn unite(heard: &mut Ranks, more: &Ranks) {
-    if heard.is_empty() {
-        heard.clone_from(more);
-    }
     heard.iter_mut().zip(more).for_each(|(heard, more)| *heard |= more);
 }
