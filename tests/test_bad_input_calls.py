@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,32 +173,6 @@ def test_item_4_a_different_collective_is_named_on_every_rank(
         assert name.split()[0] in (found["ours"], found["theirs"])
 
 
-WAITS_FIRST = """
-import numpy as np, isobit
-comm = isobit.init(timeout=5)
-try:
-    # Rank 1 is the middle of a tree, and has nothing to say before rank 3 has spoken, which tells rank 0 alone.
-    comm.broadcast(np.ones(3), root=0) if comm.rank == 1 else comm.barrier()
-except isobit.Error as error:
-    print(f"{type(error).__name__}: {error}")
-"""
-
-
-def test_item_4_a_rank_that_waits_for_others_before_it_says_a_word_is_told(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(WAITS_FIRST)
-    cores = os.sched_getaffinity(0)
-    # Only ranks that share cores have such a barrier.
-    os.sched_setaffinity(0, set(sorted(cores)[:2]))
-    try:
-        done = launch(str(program), ranks=4)
-    finally:
-        os.sched_setaffinity(0, cores)
-    told = [line for line in done.stdout.splitlines() if "Desync: " in line]
-    assert len(told) == 4, done.stdout + done.stderr
-    assert all("broadcast" in line and "barrier" in line for line in told)
-
-
 def another_order(comm: isobit.Communicator) -> BaseException | None:
     tensor = np.ones(3)
     calls: list[Callable[[], Any]] = [lambda: comm.barrier(), lambda: comm.all_reduce(tensor)]
@@ -283,6 +256,21 @@ def test_item_7_a_different_root_is_named_on_every_rank(group: Processes, name: 
     for found in check(group, name, "root", size):
         assert found["field"] == "root"
         assert {found["ours"], found["theirs"]} == {"0", "1"}
+
+
+def roots_that_wait(comm: isobit.Communicator) -> BaseException | None:
+    try:
+        # The odd rank waits for two others before it says a word, as a root; the others wait for its word, as a leaf.
+        comm.broadcast(np.ones(3), root=3 if comm.rank == 3 else 0)
+    except isobit.Error as error:
+        return error
+    return None
+
+
+def test_item_7_a_different_root_is_named_though_nobody_has_said_a_word_to_it(group: Processes) -> None:
+    for error in group.outcomes(roots_that_wait):
+        assert isinstance(error, isobit.Desync), error
+        assert "root is " in str(error)
 
 
 def different_tags(comm: isobit.Communicator) -> BaseException | None:
