@@ -129,10 +129,9 @@ impl Transport for Link {
         from: Rank,
         channel: Channel,
         expected: &Draft,
-        place: Option<WriteSpan<'_>>,
         read: &mut dyn FnMut(ReadSpan<'_>) -> u64,
     ) -> Result<Look, TransportError> {
-        each!(self, link => link.try_recv_read(from, channel, expected, place, read))
+        each!(self, link => link.try_recv_read(from, channel, expected, read))
     }
 
     fn ring(&self, peer: Rank) {

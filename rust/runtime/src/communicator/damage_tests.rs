@@ -13,7 +13,7 @@ use isobit_sys::WriteSpan;
 use super::{Call, Communicator, Reduction};
 use crate::error::{Error, ErrorKind};
 use crate::link::Link;
-use crate::transport::shm::{self, ShmConfig, ShmOptions, Way};
+use crate::transport::shm::{self, ShmConfig, ShmOptions};
 use crate::transport::{Attempt, ShmTransport, Transport, memory};
 
 /// One element, and so many that they take many messages.
@@ -155,12 +155,12 @@ fn a_tensor_is_as_it_was_when_a_message_that_was_reduced_into_it_is_damaged() {
     }
 }
 
-/// Peers read large payloads where they lie, and may not have done so when the call fails here.
+/// Messages that arrived damaged can't be given again when their call has failed.
 #[test]
 fn a_tensor_is_its_callers_again_when_a_call_has_failed_and_the_group_goes_on() {
     let results = over_shm(
         3,
-        |link| link.send_only(Way::Fetch),
+        |link| link.set_tamper(Box::new(|a| (a.number % 3 == 2 && !a.again).then_some(20))),
         |comm| {
             for round in 0..20u32 {
                 let odd = comm.rank() == round % 3;

@@ -248,7 +248,7 @@ impl Exchange<'_, '_> {
             let copy = if self.executor.streams() { checksum::stream } else { checksum::copy };
             let out = self.executor.write(dst, content);
             let read = &mut |payload: ReadSpan<'_>| copy(payload, out);
-            match self.link.try_recv_read(rank, channel, &expectation.header().draft(), Some(out), read)? {
+            match self.link.try_recv_read(rank, channel, &expectation.header().draft(), read)? {
                 Look::Taken => return Ok(true),
                 Look::Nothing => return Ok(false),
                 Look::Other => {}

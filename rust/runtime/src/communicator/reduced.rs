@@ -43,7 +43,7 @@ impl Exchange<'_, '_> {
             let reduced = executor.reduce_message(reducing, message, payload, in_place);
             result.insert(reduced).as_ref().map_or(0, |sum| *sum)
         };
-        let found = self.link.try_recv_read(rank, channel, &expected, None, read);
+        let found = self.link.try_recv_read(rank, channel, &expected, read);
         match (&found, result) {
             (_, Some(Err(error))) => return Err(error.into()),
             (Ok(Look::Taken), _) => self.engine.reduced(step, reduction),

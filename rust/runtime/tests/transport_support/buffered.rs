@@ -108,12 +108,12 @@ pub(crate) fn only_the_expected_message_is_copied_and_a_damaged_one_stays<F: Fix
         let mut out = vec![7; 3_000];
         for other in [header(0, 1, C, 9).with(3_000), header(0, 1, C, number as u32).with(2_999)] {
             let read = &mut |_: ReadSpan<'_>| unreachable!("another message is not read");
-            assert_eq!(group[1].try_recv_read(0, C, &other.draft(), None, read).unwrap(), Look::Other);
+            assert_eq!(group[1].try_recv_read(0, C, &other.draft(), read).unwrap(), Look::Other);
         }
         let copy = if streams { checksum::stream } else { checksum::copy };
         let out_span = WriteSpan::from(&mut out[..]);
-        let (place, read) = (Some(out_span), &mut |payload: ReadSpan<'_>| copy(payload, out_span));
-        let taken = group[1].try_recv_read(0, C, &sent.draft(), place, read).unwrap() == Look::Taken;
+        let read = &mut |payload: ReadSpan<'_>| copy(payload, out_span);
+        let taken = group[1].try_recv_read(0, C, &sent.draft(), read).unwrap() == Look::Taken;
         assert_eq!(taken, number == 0, "the second one is damaged");
         if taken {
             assert_eq!(out, body);

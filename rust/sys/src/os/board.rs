@@ -15,11 +15,9 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
-use super::process_memory::ProcessMemory;
 use super::shared::SharedBytes;
 use super::sites::Sites;
 use super::sync::{AtomicU64, fence};
-use crate::WriteSpan;
 
 /// The longest reason of an abort.
 pub const ABORT_BYTES_MAX: usize = 8 * 1024;
@@ -44,8 +42,6 @@ const EPOCHS_KEPT: u32 = 64;
 const ASLEEP: usize = 0;
 const ATTACHED: usize = 128;
 const PROCESS: usize = 136;
-/// Where the rank's process has mapped the board.
-const MAPPED: usize = 144;
 const CLOSED: usize = 192;
 const BREAK_TEXTS: usize = 1536;
 const BREAK_TEXT_BYTES: usize = (16 + BREAK_BYTES_MAX).next_multiple_of(64);
@@ -85,7 +81,6 @@ impl Board {
         let sites = memory.slice(Board::sites_at(world_size), Sites::bytes(world_size));
         let board = Board { sites: Sites::new(sites, rank, world_size), memory, rank, world_size };
         board.word(rank, ATTACHED).compare_exchange(0, 1, AcqRel, Acquire).ok()?;
-        board.word(rank, MAPPED).store(board.memory.address(), Relaxed);
         board.word(rank, PROCESS).store(u64::from(std::process::id()), Release);
         Some(board)
     }
@@ -103,16 +98,6 @@ impl Board {
     /// The process number that a rank gave, in its own numbering; 0 before it came.
     pub fn process(&self, rank: u32) -> u64 {
         self.word(rank, PROCESS).load(Acquire)
-    }
-
-    /// The memory of a rank's process, if this process can read it: the rank's own mapping of this board is read
-    /// to find that out, so that no other process is taken for it.
-    pub fn memory_of(&self, rank: u32) -> Option<ProcessMemory> {
-        let memory = ProcessMemory::of(self.process(rank))?;
-        let (mapped, mut found) = (self.word(rank, MAPPED).load(Relaxed), [0; 8]);
-        let at = Board::rank_at(rank) + MAPPED;
-        memory.read(mapped.checked_add(at as u64)?, WriteSpan::from(&mut found[..])).ok()?;
-        (u64::from_ne_bytes(found) == mapped).then_some(memory)
     }
 
     /// To be called after something was written that a rank may wait for: whether its bell must be rung.
@@ -237,7 +222,7 @@ impl Board {
     /// The offsets of the words that the ranks of a model use.
     #[cfg(all(test, loom))]
     pub(super) fn modelled_words(world_size: u32) -> impl Iterator<Item = usize> {
-        let offsets = [ASLEEP, ATTACHED, MAPPED, PROCESS];
+        let offsets = [ASLEEP, ATTACHED, PROCESS];
         (0..world_size).flat_map(move |rank| offsets.map(|offset| Board::rank_at(rank) + offset))
     }
 

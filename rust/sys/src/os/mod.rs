@@ -5,7 +5,6 @@ pub mod checksum;
 pub mod lists;
 #[cfg(all(test, loom))]
 mod models;
-pub mod process_memory;
 pub mod ring;
 pub mod segment;
 pub mod shared;

@@ -75,11 +75,6 @@ impl SharedBytes {
         Ok(SharedBytes::new(start, len, Arc::new(Mapping { start, len })))
     }
 
-    /// Where it is in this process.
-    pub(crate) fn address(&self) -> u64 {
-        self.start.as_ptr() as u64
-    }
-
     /// How many bytes there are.
     pub fn len(&self) -> usize {
         self.len

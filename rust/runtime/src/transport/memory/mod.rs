@@ -236,7 +236,6 @@ impl Transport for MemoryTransport {
         _from: Rank,
         _channel: Channel,
         _expected: &Draft,
-        _place: Option<WriteSpan<'_>>,
         _read: &mut dyn FnMut(ReadSpan<'_>) -> u64,
     ) -> Result<Look, TransportError> {
         Ok(Look::Other)

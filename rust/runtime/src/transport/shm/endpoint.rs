@@ -69,13 +69,6 @@ impl ShmTransport {
     /// A rank's end of a group that has formed, or the step that failed and why.
     pub(super) fn new(rank: Rank, formed: Formed) -> Result<ShmTransport, (&'static str, io::Error)> {
         let own = formed.bells[rank as usize].try_clone().map_err(|error| ("dup", error))?;
-        let mut incoming = formed.segment.incoming;
-        for (rank, consumers) in (0..).zip(&mut incoming) {
-            let memory = consumers.is_some().then(|| formed.segment.board.memory_of(rank)).flatten();
-            if let (Some(consumers), Some(memory)) = (consumers, memory) {
-                consumers.iter_mut().for_each(|consumer| consumer.fetch_from(memory));
-            }
-        }
         let (world_size, mut outgoing) = (formed.bells.len(), formed.segment.outgoing);
         let warm = formed.welcome.fills_caches(world_size);
         outgoing.iter_mut().flatten().flatten().filter(|_| warm).for_each(Producer::stay_warm);
@@ -89,7 +82,7 @@ impl ShmTransport {
             seen: News::default(),
             shared: Arc::new(Shared { board: formed.segment.board, bells: formed.bells }),
             outgoing,
-            incoming,
+            incoming: formed.segment.incoming,
             sleeper,
             ended: vec![false; world_size],
             looked_around: Instant::now(),
@@ -109,7 +102,7 @@ impl ShmTransport {
         self.shared.board.world_size() <= self.cores
     }
 
-    /// Sends all that is not buffered one way, to those who can have it so, whatever is faster: for tests.
+    /// Sends all that is not buffered one way, whatever is faster: for tests.
     pub fn send_only(&mut self, way: Way) {
         self.outgoing.iter_mut().flatten().flatten().for_each(|producer| producer.send_only(way));
     }
@@ -287,7 +280,6 @@ impl Transport for ShmTransport {
         from: Rank,
         channel: Channel,
         expected: &Draft,
-        place: Option<WriteSpan<'_>>,
         read: &mut dyn FnMut(ReadSpan<'_>) -> u64,
     ) -> Result<Look, TransportError> {
         self.check_abort()?;
@@ -297,7 +289,6 @@ impl Transport for ShmTransport {
         let consumer = self.consumer(from, channel);
         let found = consumer.try_pop_read(
             expected.payload_bytes(),
-            place,
             |head| cfg!(feature = "unchecked") || expected.is_of(head),
             |sum| expected.seal(sum),
             read,

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use super::lease::{Lease, Leases};
-use super::pace::{Pace, UNKNOWN};
+use super::pace::Pace;
 use super::{
-    ALIGN, BASE, BUFFERED, COPIES, COPIES_BYTES, FETCH, FETCH_BYTES_MIN, FETCH_PACE, FRAME, HEAD, HEAD_BYTES,
-    MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, RESENT, RING_PACE, Ring, RingError, TAIL, VERIFIED,
-    WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, mailed, payload_bytes_max, seal_of,
+    ALIGN, BASE, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL,
+    MAIL_WORDS, NO_COPY, PAYLOAD_AT, RESENT, Ring, RingError, STREAMED, STREAMED_PACE, TAIL, VERIFIED,
+    WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured, mailed, payload_bytes_max, seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
-use crate::os::process_memory::ProcessMemory;
 use crate::os::shared::SharedBytes;
 use crate::{ReadSpan, WriteSpan};
 
@@ -26,8 +25,8 @@ pub struct Consumer {
     /// If that message was found damaged once, where its frame ends: the producer may be rewriting it.
     asked: Option<u64>,
     leases: Arc<Leases>,
-    /// The producer's memory, if this process can read it, and what that and its alternative have taken.
-    memory: Option<(ProcessMemory, Pace)>,
+    /// What payloads have taken.
+    pace: Pace,
 }
 
 /// What was found at the ring's end.
@@ -54,13 +53,7 @@ impl Consumer {
     /// other consumer.
     pub(crate) unsafe fn new(memory: SharedBytes) -> Consumer {
         let leases = Arc::new(Leases::new());
-        Consumer { ring: Ring::new(memory), next: 0, number: 0, asked: None, leases, memory: None }
-    }
-
-    /// Lets the producer send payloads that are read out of its memory, which this is.
-    pub fn fetch_from(&mut self, memory: ProcessMemory) {
-        self.memory = Some((memory, Pace::default()));
-        self.ring.store(FETCH_PACE, UNKNOWN);
+        Consumer { ring: Ring::new(memory), next: 0, number: 0, asked: None, leases, pace: Pace::default() }
     }
 
     /// The next message, if it is there. `check` gets its head, its payload's length and the
@@ -76,18 +69,18 @@ impl Consumer {
         let mut head = [0; HEAD_BYTES];
         // SAFETY: the message is sent and not verified: its head's place is the consumer's.
         unsafe { self.ring.memory.reading(Ring::head_at(self.number), HEAD_BYTES) }.read(&mut head);
-        let (fetched, sum) = self.look(&found);
+        let sum = self.read_with(&found, checksum::of);
         match check(&head, found.payload_bytes, sum) {
-            Ok(checked) => Ok(Popped::Frame(checked, self.lend(&found, fetched))),
-            Err(error) => match found.at {
-                At::Both(copy) => self.take_copy(&found, copy, check),
-                At::Here | At::There(_) => Ok(self.ask_again(found.end, error)),
+            Ok(checked) => Ok(Popped::Frame(checked, self.lend(&found, None))),
+            Err(error) => match found.copy {
+                Some(copy) => self.take_copy(&found, copy, check),
+                None => Ok(self.ask_again(found.end, error)),
             },
         }
     }
 
-    /// Reads the next message to `out`, if it is there, lies in the ring and has this length and the seal that `seal`
-    /// gives for its payload's checksum: then it is verified, and its room given back. If not, `out` may hold anything,
+    /// Reads the next message to `out`, if it is there and has this length and the seal that `seal` gives for
+    /// its payload's checksum: then it is verified, and its room given back. If not, `out` may hold anything,
     /// and there may be another message.
     #[inline]
     pub fn try_pop_expected(
@@ -110,11 +103,10 @@ impl Consumer {
                 return Ok(true);
             }
         }
-        let is_it = |found: &Found| found.payload_bytes == out.len() && !matches!(found.at, At::There(_));
-        let Some(found) = self.find()?.filter(is_it) else { return Ok(false) };
-        // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
-        let payload = unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) };
-        let is_intact = seal(checksum::copy(payload, out)) == found.seal;
+        let Some(found) = self.find()?.filter(|found| found.payload_bytes == out.len()) else {
+            return Ok(false);
+        };
+        let is_intact = seal(self.read_with(&found, |payload| checksum::copy(payload, out))) == found.seal;
         if is_intact {
             self.pass(found.end);
         }
@@ -123,12 +115,10 @@ impl Consumer {
 
     /// The next message, if it is there, has this length and `is_expected` says yes to its head: `read`
     /// copies or reduces it and gives its checksum, for which `seal` then gives the seal. If it was taken it is
-    /// verified; if not, `read` may have read a message that is damaged. A `read` that copies to `place` is not
-    /// asked about a payload that is fetched: it goes straight there.
+    /// verified; if not, `read` may have read a message that is damaged.
     pub fn try_pop_read(
         &mut self,
         payload_bytes: usize,
-        place: Option<WriteSpan<'_>>,
         is_expected: impl FnOnce(&[u8; HEAD_BYTES]) -> bool,
         seal: impl FnOnce(u64) -> u64,
         read: impl FnOnce(ReadSpan<'_>) -> u64,
@@ -146,25 +136,7 @@ impl Consumer {
         if !is_expected(&head) {
             return Ok(Look::Other);
         }
-        let start = self.starts(&found);
-        let sum = match (found.at, place) {
-            (At::There(address), Some(out)) => {
-                self.fetch(address, out);
-                checksum::of(out.into())
-            }
-            (At::There(address), None) => {
-                let bytes = self.fetched(&found, address);
-                let sum = read(ReadSpan::from(&bytes[..]));
-                self.leases.queue().spare.push(bytes);
-                sum
-            }
-            (At::Here | At::Both(_), _) => {
-                // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
-                read(unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) })
-            }
-        };
-        self.took(&found, start);
-        let is_intact = seal(sum) == found.seal;
+        let is_intact = seal(self.read_with(&found, read)) == found.seal;
         if !is_intact {
             return Ok(Look::Other);
         }
@@ -206,7 +178,7 @@ impl Consumer {
         if COPIES_BYTES.checked_sub(bytes).is_none_or(|last| place > last as u64) {
             return Err(damaged("copy", format!("{bytes} bytes at {place} of {COPIES_BYTES}")));
         }
-        let (mut head, mut payload) = ([0; HEAD_BYTES], self.spare(found.payload_bytes));
+        let (mut head, mut payload) = ([0; HEAD_BYTES], vec![0; found.payload_bytes]);
         // SAFETY: the message is sent and not verified: its copy is the consumer's.
         let copy = unsafe { self.ring.memory.reading(COPIES + place as usize, bytes) };
         copy.slice(0, HEAD_BYTES).read(&mut head);
@@ -224,61 +196,17 @@ impl Consumer {
         })
     }
 
-    /// The checksum of a payload where it lies, or of what was fetched, and that.
-    fn look(&mut self, found: &Found) -> (Option<Vec<u8>>, u64) {
-        let start = self.starts(found);
-        let looked = match found.at {
-            At::There(address) => {
-                let bytes = self.fetched(found, address);
-                let sum = checksum::of(ReadSpan::from(&bytes[..]));
-                (Some(bytes), sum)
-            }
-            At::Here | At::Both(_) => {
-                // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
-                let payload = unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) };
-                (None, checksum::of(payload))
-            }
-        };
-        self.took(found, start);
-        looked
-    }
-
-    /// A payload out of the producer's memory.
-    fn fetched(&self, found: &Found, address: u64) -> Vec<u8> {
-        let mut bytes = self.spare(found.payload_bytes);
-        self.fetch(address, WriteSpan::from(&mut bytes[..]));
-        bytes
-    }
-
-    /// Memory for a payload.
-    fn spare(&self, payload_bytes: usize) -> Vec<u8> {
-        let mut bytes = self.leases.queue().spare.pop().unwrap_or_default();
-        bytes.resize(payload_bytes, 0);
-        bytes
-    }
-
-    /// Reads a payload out of the producer's memory. What can't be read is as good as damaged: its checksum tells.
-    fn fetch(&self, address: u64, out: WriteSpan<'_>) {
-        if let Some((memory, _)) = &self.memory {
-            // The process may have ended, or the message been withdrawn; whoever is concerned learns it otherwise.
-            let _ = memory.read(address, out);
+    /// Lets `read` read a payload where it lies, and may tell the producer how long that took.
+    #[inline]
+    fn read_with<T>(&mut self, found: &Found, read: impl FnOnce(ReadSpan<'_>) -> T) -> T {
+        let start = is_measured(self.number, found.payload_bytes).then(ticks);
+        // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
+        let answer = read(unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) });
+        if let Some(start) = start {
+            let word = if found.way == Way::Streamed { STREAMED_PACE } else { CACHED_PACE };
+            self.ring.store(word, self.pace.took(found.way, found.payload_bytes, ticks() - start));
         }
-    }
-
-    /// When this starts to read a payload, if that is of interest.
-    fn starts(&self, found: &Found) -> Option<u64> {
-        (found.payload_bytes >= FETCH_BYTES_MIN && self.memory.is_some()).then(ticks)
-    }
-
-    /// Tells the producer how long that took.
-    fn took(&mut self, found: &Found, start: Option<u64>) {
-        let (Some(start), Some((_, pace))) = (start, &mut self.memory) else { return };
-        let (way, word) = match found.at {
-            At::There(_) => (Way::Fetch, FETCH_PACE),
-            _ => (Way::Ring, RING_PACE),
-        };
-        let pace = pace.took(way, found.payload_bytes, ticks() - start);
-        self.ring.store(word, pace);
+        answer
     }
 
     #[inline]
@@ -309,24 +237,23 @@ impl Consumer {
             return Err(damaged("base", format!("{base} where {} at most is possible", self.next)));
         }
         let (mut start, mut place) = (self.next, self.ring.place(base, self.next));
-        let (mut kind, mut payload_bytes, [mut number, mut seal, mut elsewhere]) = self.read_prefix(place);
+        let (mut kind, mut payload_bytes, [mut number, mut seal, mut copy]) = self.read_prefix(place);
         if kind == WRAP {
             start += (capacity - place) as u64;
             place = 0;
             if start >= tail {
                 return Err(damaged("frame", format!("nothing follows the wrap at {}", self.next)));
             }
-            (kind, payload_bytes, [number, seal, elsewhere]) = self.read_prefix(place);
+            (kind, payload_bytes, [number, seal, copy]) = self.read_prefix(place);
         }
-        let at = match kind {
-            FRAME => Some(At::Here),
-            BUFFERED => Some(At::Both(elsewhere)),
-            FETCH if self.memory.is_some() => Some(At::There(elsewhere)),
+        let way = match kind {
+            CACHED => Some(Way::Cached),
+            STREAMED => Some(Way::Streamed),
             _ => None,
         };
         let left = ((tail - start) as usize).min(capacity - place);
         let fits = payload_bytes <= payload_bytes_max(capacity) && frame_bytes(payload_bytes) <= left;
-        let Some(at) = at.filter(|_| number == self.number && fits) else {
+        let Some(way) = way.filter(|_| number == self.number && fits) else {
             let detail = format!(
                 "kind {kind:08x}, message {number} of {payload_bytes} bytes where message {} of at most {left} can be",
                 self.number
@@ -334,7 +261,8 @@ impl Consumer {
             return Err(damaged("frame", detail));
         };
         let end = start + frame_bytes(payload_bytes) as u64;
-        Ok(Some(Found { place, payload_bytes, at, seal, end }))
+        let copy = Some(copy).filter(|copy| *copy != NO_COPY);
+        Ok(Some(Found { place, payload_bytes, way, copy, seal, end }))
     }
 
     /// Whether the producer can have come so far.
@@ -358,12 +286,12 @@ impl Consumer {
         (half(0), half(4) as usize, [word(8), word(16), word(24)])
     }
 
-    fn lend(&mut self, found: &Found, fetched: Option<Vec<u8>>) -> Lease {
+    fn lend(&mut self, found: &Found, copied: Option<Vec<u8>>) -> Lease {
         let (number, &Found { place, payload_bytes, end, .. }) = (self.number, found);
         self.leases.lend(number, end);
         self.advance(end);
         let (ring, leases) = (self.ring.clone(), Arc::clone(&self.leases));
-        Lease { ring, leases, number, place, payload_bytes, fetched }
+        Lease { ring, leases, number, place, payload_bytes, copied }
     }
 
     /// Goes past a message of which nothing is needed any more.
@@ -381,22 +309,13 @@ impl Consumer {
     }
 }
 
-/// Where a payload lies.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum At {
-    /// In the ring.
-    Here,
-    /// In the ring, and with its head here among the copies.
-    Both(u64),
-    /// At this address in the producer's process.
-    There(u64),
-}
-
 /// The next frame: where its prefix is, what that says, and where the frame ends.
 struct Found {
     place: usize,
     payload_bytes: usize,
-    at: At,
+    way: Way,
+    /// Where among the copies it is once more.
+    copy: Option<u64>,
     seal: u64,
     end: u64,
 }

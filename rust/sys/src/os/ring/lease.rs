@@ -15,22 +15,20 @@ pub(super) struct Leases {
     queue: Mutex<Queue>,
 }
 
-pub(super) struct Queue {
+struct Queue {
     /// From the oldest on: where each frame ends, and whether its lease is over.
     frames: VecDeque<(u64, bool)>,
     /// The number of the oldest.
     first: u64,
-    /// Memory of payloads that were not lent in the ring.
-    pub(super) spare: Vec<Vec<u8>>,
 }
 
 impl Leases {
     pub(super) fn new() -> Leases {
-        let queue = Queue { frames: VecDeque::new(), first: 0, spare: Vec::new() };
+        let queue = Queue { frames: VecDeque::new(), first: 0 };
         Leases { held: AtomicU64::new(0), queue: Mutex::new(queue) }
     }
 
-    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -59,9 +57,8 @@ impl Leases {
     }
 
     /// Ends the lease of message `number`.
-    fn end(&self, ring: &Ring, number: u64, fetched: Option<Vec<u8>>) {
+    fn end(&self, ring: &Ring, number: u64) {
         let mut queue = self.queue();
-        queue.spare.extend(fetched);
         let index = (number - queue.first) as usize;
         queue.frames[index].1 = true;
         let mut freed = None;
@@ -84,15 +81,15 @@ pub struct Lease {
     pub(super) number: u64,
     pub(super) place: usize,
     pub(super) payload_bytes: usize,
-    /// The payload, if it is not in the ring.
-    pub(super) fetched: Option<Vec<u8>>,
+    /// The payload, if it is that of a message's copy.
+    pub(super) copied: Option<Vec<u8>>,
 }
 
 impl Lease {
     /// The payload.
     #[inline]
     pub fn payload(&self) -> ReadSpan<'_> {
-        match &self.fetched {
+        match &self.copied {
             Some(bytes) => ReadSpan::from(&bytes[..]),
             // SAFETY: the frame stays the consumer's until `head` passes it, which this lease prevents,
             // and no one else writes it.
@@ -103,7 +100,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leases.end(&self.ring, self.number, self.fetched.take());
+        self.leases.end(&self.ring, self.number);
     }
 }
 

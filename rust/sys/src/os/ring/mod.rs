@@ -13,26 +13,26 @@
 //! | 128 | head: bytes ever given back | consumer |
 //! | 136 | verified: messages ever verified | consumer |
 //! | 144 | wanted: 1 + the last message that is wanted again | consumer |
-//! | 152 | ring pace: what a payload that lies in the ring takes the consumer, 0 if not known | consumer |
-//! | 160 | fetch pace: what one that is fetched takes it, 0 if it can't fetch | consumer |
+//! | 152 | cached pace: what a large payload takes the consumer, 0 if not known | consumer |
+//! | 160 | streamed pace: what one that was written past the caches takes it | consumer |
 //! | 192 | withdrawn: how many messages had been sent when the producer gave up what was not verified | producer |
 //! | 256 | heads, of 128 bytes each, message `n` at place `n % 128` | producer |
-//! | then | copies: heads and payloads of messages of kind `BUFFERED` | producer |
+//! | then | copies: heads and payloads of messages that are buffered | producer |
 //!
 //! Positions count bytes and never wrap; `(position - base) % capacity` is the place. A frame starts at a
 //! multiple of 64 and is contiguous: a 64-byte prefix (kind u32, payload bytes u32, number u64, seal
-//! u64), the payload, and padding to 64. A frame that would not fit before the end is put at the
+//! u64, copy u64), the payload, and padding to 64. A frame that would not fit before the end is put at the
 //! start, after a prefix of kind `WRAP`. A frame of at most half the capacity therefore fits into an
 //! empty ring, wherever its end is.
 //!
-//! A frame of kind `FETCH` has behind its seal the address of its payload in the producer's process, and the
-//! consumer reads it there (`pace.rs` says when that is better). The frame is as long as any, so that what is
-//! under way and lent stays within the ring's size, but no more than its prefix is written. The producer keeps the payload
-//! until it is verified, as that of any message. If it can't (its operation failed), it says so in `withdrawn`
+//! The payload of a frame of kind `STREAMED` was written past the caches (`pace.rs` says when that is better): those
+//! stores are over, by a fence, before the tail is stored.
+//!
+//! The producer keeps a payload until it is verified. If it can't (its operation failed), it says so in `withdrawn`
 //! before the payload may change: a consumer that finds a message damaged looks there, and passes over one that is
 //! withdrawn.
 //!
-//! A frame of kind `BUFFERED` has behind its seal where its copy is, head and payload, which nobody reads unless the
+//! The prefix of a message that is buffered says where its copy is, head and payload, which nobody reads unless the
 //! message is damaged: then the consumer takes the copy. Its producer may do anything meanwhile, or end: such a
 //! message is never asked for again, and never withdrawn.
 //!
@@ -110,12 +110,18 @@ const HEAD: usize = 128;
 const VERIFIED: usize = 136;
 const WANTED: usize = 144;
 const WITHDRAWN: usize = 192;
-const RING_PACE: usize = 152;
-const FETCH_PACE: usize = 160;
+const CACHED_PACE: usize = 152;
+const STREAMED_PACE: usize = 160;
 const HEADS: usize = 256;
 const COPIES: usize = HEADS + HEADS_KEPT * HEAD_BYTES;
 /// For three of the largest.
 const COPIES_BYTES: usize = if cfg!(all(test, loom)) { HEAD_BYTES + ALIGN } else { 32 * 1024 };
+
+/// Whether both sides measure what this message takes them.
+fn is_measured(number: u64, payload_bytes: usize) -> bool {
+    payload_bytes >= MEASURED_BYTES_MIN
+        || (payload_bytes >= STREAM_BYTES_MIN && number.is_multiple_of(MEASURED_EVERY))
+}
 
 /// How many messages can be unverified.
 pub const HEADS_KEPT: usize = 128;
@@ -123,16 +129,21 @@ pub const HEADS_KEPT: usize = 128;
 const ALIGN: usize = 64;
 const PREFIX_BYTES: usize = 64;
 const PAYLOAD_AT: usize = PREFIX_BYTES;
-const FRAME: u32 = 0x4652_414d;
+const CACHED: u32 = 0x4652_414d;
 const WRAP: u32 = 0x5752_4150;
-const FETCH: u32 = 0x4645_5443;
-const BUFFERED: u32 = 0x4255_4646;
+const STREAMED: u32 = 0x5354_524d;
+/// In place of where its copy is, of a message that has none.
+const NO_COPY: u64 = u64::MAX;
 
 /// The largest payload of which a producer leaves a copy.
 pub const BUFFERED_BYTES_MAX: usize = 8 * 1024;
 
-/// The smallest payload that is fetched: a call of the kernel costs as much as copying half of it.
-pub const FETCH_BYTES_MIN: usize = 16 * 1024;
+/// The smallest payload that may be written past the caches: of a smaller one the fence costs as much as is gained.
+const STREAM_BYTES_MIN: usize = 2 * 1024;
+/// From this size on every message is measured; of smaller ones, whose time two looks at the clock would show in, one
+/// in so many is.
+const MEASURED_BYTES_MIN: usize = 16 * 1024;
+const MEASURED_EVERY: u64 = 8;
 
 /// The smallest data capacity: two frames of one cache line of payload.
 pub const CAPACITY_MIN: usize = 2 * frame_bytes(ALIGN);
@@ -246,7 +257,7 @@ mod tests;
 #[cfg(all(test, loom))]
 pub(super) fn modelled_words() -> impl Iterator<Item = usize> {
     let in_turn = (0..MAIL_WORDS + 3).flat_map(|word| [TAIL + word * 8, TAIL + ALIGN + word * 8]);
-    [BASE, HEAD, VERIFIED, WANTED, RING_PACE, FETCH_PACE, WITHDRAWN].into_iter().chain(in_turn)
+    [BASE, HEAD, VERIFIED, WANTED, CACHED_PACE, STREAMED_PACE, WITHDRAWN].into_iter().chain(in_turn)
 }
 
 /// The seal of message `number` as it stands beside the tail: no other message's is equal, not even of one whose

@@ -1,17 +1,28 @@
-//! Which way of a large message takes less time: through the ring, or read out of the sender's memory.
+//! Which way of a large message into the ring takes less time: through the caches, or past them into memory.
 //!
-//! Through the ring a byte is copied twice, by two processes side by side, from cache to cache: the fastest where
-//! their cores share one. Where they do not, every line of the ring makes a trip between the caches when it is
-//! written and when it is read, and one copy by the kernel is faster. Who shares a cache depends on the machine, and
-//! may change while it runs, so that both sides measure both ways, all the time. A value never depends on it.
+//! A line that is written as usual stays in the writer's cache, and the reader gets it from there: the fastest where
+//! both share a cache. Where they do not, the writer first has to fetch every line from the reader's cache, which read
+//! it a lap ago, and the reader then fetches it back: ten times as slow as stores that go straight to memory, from where
+//! the reader's core reads ahead. Who shares a cache depends on the machine, and may change while it runs, so that both
+//! sides measure both ways, all the time. A value never depends on it.
 
 /// How a payload reaches its receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
-    /// Copied into the ring, and out of it.
-    Ring,
-    /// Read by the receiver where the sender has it.
-    Fetch,
+    /// Written as usual, which leaves it in the writer's cache.
+    Cached,
+    /// Written past the caches.
+    Streamed,
+}
+
+impl Way {
+    /// The one that this is not.
+    pub(super) fn other(self) -> Way {
+        match self {
+            Way::Cached => Way::Streamed,
+            Way::Streamed => Way::Cached,
+        }
+    }
 }
 
 /// The pace of a way that can be gone and was not: no payload takes so little.
@@ -20,8 +31,8 @@ pub(super) const UNKNOWN: u64 = 1;
 /// What one side's part of each way has taken lately, in ticks for 64 KiB; `UNKNOWN` or less if that is not known.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Pace {
-    pub(super) ring: u64,
-    pub(super) fetch: u64,
+    pub(super) cached: u64,
+    pub(super) streamed: u64,
 }
 
 /// A measurement counts as at most so many times the others: a process that lost its core says nothing.
@@ -35,8 +46,8 @@ impl Pace {
     pub(super) fn took(&mut self, way: Way, bytes: usize, ticks: u64) -> u64 {
         let found = (ticks.saturating_mul(1 << 16) / bytes.max(1) as u64).max(UNKNOWN + 1);
         let known = match way {
-            Way::Ring => &mut self.ring,
-            Way::Fetch => &mut self.fetch,
+            Way::Cached => &mut self.cached,
+            Way::Streamed => &mut self.streamed,
         };
         *known = match *known {
             0..=UNKNOWN => found,
@@ -46,18 +57,32 @@ impl Pace {
         *known
     }
 
-    /// The way that is faster for both sides together. The ring is left only if that saves a third: where memory is
-    /// the limit both are about as fast, and a ring that is not in use leaves the caches.
+    /// The way that is faster for both sides together. The caches are left only if that saves a third: where memory is
+    /// the limit both are about as fast, and a ring that is not in the caches takes a while to be there again.
     pub(super) fn better(self, other: Pace, now: Way) -> Way {
-        if [self.ring, self.fetch, other.ring, other.fetch].iter().any(|pace| *pace <= UNKNOWN) {
+        if [self.cached, self.streamed, other.cached, other.streamed].iter().any(|pace| *pace <= UNKNOWN) {
             return now;
         }
-        let (ring, fetch) = (self.ring.saturating_add(other.ring), self.fetch.saturating_add(other.fetch));
+        let (cached, streamed) = self.with(other);
         match now {
-            Way::Ring if fetch < ring - ring / 3 => Way::Fetch,
-            Way::Fetch if ring < fetch => Way::Ring,
+            Way::Cached if streamed < cached - cached / 3 => Way::Streamed,
+            Way::Streamed if cached < streamed => Way::Cached,
             now => now,
         }
+    }
+
+    /// Whether a way takes twice as long as the other, as far as is known.
+    pub(super) fn is_hopeless(self, other: Pace, way: Way) -> bool {
+        let (cached, streamed) = self.with(other);
+        match way {
+            Way::Cached => cached > streamed.saturating_mul(2),
+            Way::Streamed => streamed > cached.saturating_mul(2),
+        }
+    }
+
+    /// What both sides together have taken, by way.
+    fn with(self, other: Pace) -> (u64, u64) {
+        (self.cached.saturating_add(other.cached), self.streamed.saturating_add(other.streamed))
     }
 }
 
@@ -65,13 +90,13 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const BOTH: [Way; 2] = [Way::Ring, Way::Fetch];
+    const BOTH: [Way; 2] = [Way::Cached, Way::Streamed];
 
-    fn after(ring: u64, fetch: u64) -> Pace {
+    fn after(cached: u64, streamed: u64) -> Pace {
         let mut pace = Pace::default();
         for _ in 0..100 {
-            pace.took(Way::Ring, 1 << 16, ring);
-            pace.took(Way::Fetch, 1 << 15, fetch / 2);
+            pace.took(Way::Cached, 1 << 16, cached);
+            pace.took(Way::Streamed, 1 << 15, streamed / 2);
         }
         pace
     }
@@ -79,8 +104,8 @@ mod tests {
     #[test]
     fn the_way_that_is_faster_for_both_together_is_taken() {
         for now in BOTH {
-            assert_eq!(after(10_000, 30_000).better(after(10_000, 5_000), now), Way::Ring);
-            assert_eq!(after(30_000, 10_000).better(after(30_000, 20_000), now), Way::Fetch);
+            assert_eq!(after(10_000, 30_000).better(after(10_000, 5_000), now), Way::Cached);
+            assert_eq!(after(30_000, 10_000).better(after(30_000, 20_000), now), Way::Streamed);
         }
     }
 
@@ -92,23 +117,30 @@ mod tests {
     }
 
     #[test]
+    fn a_way_that_takes_twice_as_long_is_hopeless() {
+        assert!(after(10_000, 1_000).is_hopeless(after(10_000, 8_000), Way::Cached));
+        assert!(!after(10_000, 2_000).is_hopeless(after(10_000, 9_000), Way::Cached));
+        assert!(after(1_000, 10_000).is_hopeless(after(8_000, 10_000), Way::Streamed));
+    }
+
+    #[test]
     fn one_slow_message_changes_nothing_and_many_do() {
         let mut pace = after(10_000, 20_000);
-        pace.took(Way::Ring, 1 << 16, 1_000_000_000);
-        assert_eq!(pace.better(after(10_000, 20_000), Way::Ring), Way::Ring);
+        pace.took(Way::Cached, 1 << 16, 1_000_000_000);
+        assert_eq!(pace.better(after(10_000, 20_000), Way::Cached), Way::Cached);
         for _ in 0..20 {
-            pace.took(Way::Ring, 1 << 16, 90_000);
+            pace.took(Way::Cached, 1 << 16, 90_000);
         }
-        assert_eq!(pace.better(after(10_000, 20_000), Way::Ring), Way::Fetch);
+        assert_eq!(pace.better(after(10_000, 20_000), Way::Cached), Way::Streamed);
     }
 
     #[test]
     fn nothing_changes_before_both_have_gone_both_ways() {
         let known = after(10_000, 1_000);
-        for fetch in [0, UNKNOWN] {
-            let unknown = Pace { fetch, ..known };
-            assert_eq!(unknown.better(known, Way::Ring), Way::Ring);
-            assert_eq!(known.better(unknown, Way::Ring), Way::Ring);
+        for streamed in [0, UNKNOWN] {
+            let unknown = Pace { streamed, ..known };
+            assert_eq!(unknown.better(known, Way::Cached), Way::Cached);
+            assert_eq!(known.better(unknown, Way::Cached), Way::Cached);
         }
     }
 }

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
 use super::pace::Pace;
 use super::{
-    ALIGN, BASE, BUFFERED, BUFFERED_BYTES_MAX, COPIES, COPIES_BYTES, FETCH, FETCH_BYTES_MIN, FETCH_PACE,
-    FRAME, HEAD, HEAD_BYTES, HEADS_KEPT, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, PAYLOAD_AT, PREFIX_BYTES,
-    RESENT, RING_PACE, Ring, RingError, TAIL, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes,
-    mailed, payload_bytes_max, seal_of,
+    ALIGN, BASE, BUFFERED_BYTES_MAX, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, HEAD, HEAD_BYTES, HEADS_KEPT,
+    MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, NO_COPY, PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError,
+    STREAM_BYTES_MIN, STREAMED, STREAMED_PACE, TAIL, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged,
+    frame_bytes, is_measured, mailed, payload_bytes_max, seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
@@ -33,8 +33,8 @@ pub struct Producer {
     /// Where the latest copy ends.
     copied: usize,
     sent: u64,
-    /// How many payloads were sent that could be fetched.
-    large: u64,
+    /// How many payloads were measured.
+    measured: u64,
     /// What they have taken this side, and the way that is better.
     pace: Pace,
     better: Way,
@@ -47,7 +47,7 @@ pub struct Producer {
 struct Kept {
     place: usize,
     payload_bytes: usize,
-    kind: u32,
+    way: Way,
     /// Where its copy begins, if it is buffered.
     copy: Option<usize>,
     is_withdrawn: bool,
@@ -57,10 +57,12 @@ struct Kept {
 /// to the start of theirs: what each of many rings takes of a core's cache.
 const WARM_BYTES: u64 = if cfg!(all(test, loom)) { ALIGN as u64 } else { 8 * 1024 };
 
-/// Of so many large payloads some go the other way, so that both are known.
+/// Of so many payloads that are measured some go the other way, so that both are known.
 const TRIAL_EVERY: u64 = 2048;
 /// So many, one after the other: the first of them find the ring out of the caches, and say little.
 const TRIAL: std::ops::Range<u64> = 256..288;
+/// No more than so many if it then looks hopeless: where no cache is shared, each of them takes ten times as long.
+const TRIAL_SHORT: u64 = 4;
 
 impl Producer {
     /// The producer of the ring in `memory`.
@@ -81,9 +83,9 @@ impl Producer {
             kept: VecDeque::new(),
             copied: 0,
             sent: 0,
-            large: 0,
+            measured: 0,
             pace: Pace::default(),
-            better: Way::Ring,
+            better: Way::Cached,
             only: None,
             stays_warm: false,
         }
@@ -103,18 +105,7 @@ impl Producer {
         payload: ReadSpan<'_>,
         head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
     ) -> Result<Option<u64>, RingError> {
-        let head = |sum, [sent, _]: [WriteSpan<'_>; 2]| head(sum, sent);
-        let Some(way) = self.way(payload.len()) else {
-            return self.push(payload, head, FRAME, None);
-        };
-        let start = ticks();
-        let kind = if way == Way::Fetch { FETCH } else { FRAME };
-        let pushed = self.push(payload, head, kind, None)?;
-        if pushed.is_some() {
-            self.large += 1;
-            self.pace.took(way, payload.len(), ticks() - start);
-        }
-        Ok(pushed)
+        self.push(payload, |sum, [sent, _]: [WriteSpan<'_>; 2]| head(sum, sent), None)
     }
 
     /// Sends a message of at most [`BUFFERED_BYTES_MAX`] bytes if there is room for it and for a copy, which the
@@ -134,7 +125,7 @@ impl Producer {
                 self.copy_place(payload.len())
             }
         };
-        if copy.is_some() { self.push(payload, head, BUFFERED, copy) } else { Ok(None) }
+        if copy.is_some() { self.push(payload, head, copy) } else { Ok(None) }
     }
 
     /// Where the next copy can be: behind the latest, or at the start if it is free and as much as stays in the caches
@@ -157,7 +148,6 @@ impl Producer {
         &mut self,
         payload: ReadSpan<'_>,
         head: impl FnOnce(u64, [WriteSpan<'_>; 2]) -> [u8; HEAD_BYTES],
-        kind: u32,
         copy: Option<usize>,
     ) -> Result<Option<u64>, RingError> {
         let capacity = self.ring.capacity;
@@ -180,8 +170,14 @@ impl Producer {
         } else {
             place
         };
-        let kept = Kept { place, payload_bytes: payload.len(), kind, copy, is_withdrawn: false };
+        let way = self.way(payload.len());
+        let kept = Kept { place, payload_bytes: payload.len(), way, copy, is_withdrawn: false };
+        let start = is_measured(self.sent, payload.len()).then(ticks);
         let head = self.write_frame(&kept, self.sent, payload, head);
+        if let Some(start) = start {
+            self.measured += 1;
+            self.pace.took(way, payload.len(), ticks() - start);
+        }
         self.copied = copy.map_or(self.copied, |copy| copy + HEAD_BYTES + payload.len());
         self.kept.push_back(kept);
         self.write_mail(place, self.sent, payload.len(), seal_of(&head));
@@ -194,24 +190,24 @@ impl Producer {
         Ok(Some(self.sent - 1))
     }
 
-    /// The way that a payload of so many bytes goes, if it could be fetched.
-    fn way(&mut self, payload_bytes: usize) -> Option<Way> {
-        if payload_bytes < FETCH_BYTES_MIN && self.only.is_none() {
-            return None;
+    /// The way that a payload of so many bytes goes.
+    #[inline]
+    fn way(&mut self, payload_bytes: usize) -> Way {
+        if let Some(only) = self.only {
+            return only;
         }
-        let theirs = Pace { ring: self.ring.load(RING_PACE), fetch: self.ring.load(FETCH_PACE) };
-        if theirs.fetch == 0 {
-            return None;
+        if payload_bytes < STREAM_BYTES_MIN {
+            return Way::Cached;
         }
+        let theirs = Pace { cached: self.ring.load(CACHED_PACE), streamed: self.ring.load(STREAMED_PACE) };
         self.better = self.pace.better(theirs, self.better);
-        let is_trial = TRIAL.contains(&(self.large % TRIAL_EVERY));
-        Some(self.only.unwrap_or(match (self.better, is_trial) {
-            (Way::Ring, false) | (Way::Fetch, true) => Way::Ring,
-            (Way::Fetch, false) | (Way::Ring, true) => Way::Fetch,
-        }))
+        let (other, turn) = (self.better.other(), self.measured % TRIAL_EVERY);
+        let is_trial = TRIAL.contains(&turn)
+            && (turn < TRIAL.start + TRIAL_SHORT || !self.pace.is_hopeless(theirs, other));
+        if is_trial { other } else { self.better }
     }
 
-    /// Sends all that is not buffered one way, if it can be had: for tests.
+    /// Sends everything one way: for tests.
     pub fn send_only(&mut self, way: Way) {
         self.only = Some(way);
     }
@@ -222,7 +218,7 @@ impl Producer {
     pub fn withdraw(&mut self) -> Result<bool, RingError> {
         self.verified()?;
         let mut any = false;
-        for kept in self.kept.iter_mut().filter(|kept| kept.kind != BUFFERED && !kept.is_withdrawn) {
+        for kept in self.kept.iter_mut().filter(|kept| kept.copy.is_none() && !kept.is_withdrawn) {
             (kept.is_withdrawn, any) = (true, true);
         }
         if any {
@@ -268,7 +264,7 @@ impl Producer {
             return Err(damaged("wish for a message", detail));
         }
         let kept = self.kept.front().expect("what is not verified is kept");
-        if kept.kind == BUFFERED {
+        if kept.copy.is_some() {
             let detail = format!("message {first}, which has a copy");
             return Err(damaged("wish for a message", detail));
         }
@@ -343,23 +339,22 @@ impl Producer {
         if copy.is_some() {
             payload.copy_to(copied);
         }
-        let mut elsewhere = kept.copy.map_or(payload.as_ptr() as u64, |at| at as u64).to_le_bytes();
-        let head = if kept.kind == FETCH {
-            head(checksum::of(payload), [WriteSpan::from(&mut elsewhere[..]), copied])
-        } else {
-            // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
-            // by `wanted`, and this thread has no other span over it.
-            let sent = unsafe { self.ring.writing(kept.place + PAYLOAD_AT, payload.len()) };
-            head(checksum::copy(payload, sent), [sent, copied])
+        // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
+        // by `wanted`, and this thread has no other span over it.
+        let sent = unsafe { self.ring.writing(kept.place + PAYLOAD_AT, payload.len()) };
+        let (kind, put): (_, fn(_, _) -> _) = match kept.way {
+            Way::Cached => (CACHED, checksum::copy),
+            Way::Streamed => (STREAMED, checksum::stream),
         };
+        let head = head(put(payload, sent), [sent, copied]);
         if let Some(copy) = copy {
             copy.slice(0, HEAD_BYTES).write(&head);
         }
         // SAFETY: the message is not sent yet, or handed back, and all 128 before it are verified: the
         // head's place is the producer's.
         unsafe { self.ring.memory.writing(Ring::head_at(number), HEAD_BYTES) }.write(&head);
-        let words = [number, seal_of(&head), u64::from_le_bytes(elsewhere)];
-        self.write_prefix(kept.place, kept.kind, payload.len() as u32, words);
+        let words = [number, seal_of(&head), kept.copy.map_or(NO_COPY, |at| at as u64)];
+        self.write_prefix(kept.place, kind, payload.len() as u32, words);
         head
     }
 

@@ -275,7 +275,7 @@ fn a_damaged_message_with_a_damaged_copy_stays_so() {
 #[test]
 fn a_hostile_copy_is_an_error() {
     let last = (COPIES_BYTES - HEAD_BYTES - 7) as u64;
-    for (place, seal) in [(last + 1, 7), (1 << 32, 7), (u64::MAX, 7), (0, 8)] {
+    for (place, seal) in [(last + 1, 7), (1 << 32, 7), (NO_COPY - 1, 7), (0, 8)] {
         let (mut producer, mut consumer) = pair(4096);
         push_buffered(&mut producer, b"damaged", [true, false]).unwrap();
         producer.write(16, &[seal; 8]);
@@ -286,8 +286,28 @@ fn a_hostile_copy_is_an_error() {
     let (mut producer, mut consumer) = pair(256 * 1024);
     let large = vec![0; 100_000];
     producer.try_push(ReadSpan::from(&large[..]), |sum, sent| head(sum ^ 1, sent)).unwrap().unwrap();
-    producer.write(0, &BUFFERED.to_le_bytes());
+    producer.write(24, &0u64.to_le_bytes());
     assert_eq!(consumer.try_pop(check).unwrap_err().what, "copy");
+}
+
+#[test]
+fn messages_go_the_way_that_their_consumer_finds_faster() {
+    for (cached, streamed, expected) in [(1 << 40, 2, STREAMED), (2, 1 << 40, CACHED)] {
+        let (mut producer, mut consumer) = pair(256 * 1024);
+        let mut kinds = [0; 400];
+        for found in &mut kinds {
+            consumer.ring.store(CACHED_PACE, cached);
+            consumer.ring.store(STREAMED_PACE, streamed);
+            push(&mut producer, &[9; MEASURED_BYTES_MIN]).unwrap();
+            let lease = pop(&mut consumer).unwrap();
+            let mut kind = [0; 4];
+            // SAFETY: the frame is lent, and its prefix is only read.
+            unsafe { consumer.ring.reading(lease.place, kind.len()) }.read(&mut kind);
+            *found = u32::from_le_bytes(kind);
+        }
+        assert!(kinds.contains(&CACHED) && kinds.contains(&STREAMED), "both are tried");
+        assert_eq!(kinds[399], expected);
+    }
 }
 
 #[test]
