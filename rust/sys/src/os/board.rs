@@ -42,6 +42,8 @@ const EPOCHS_KEPT: u32 = 64;
 const ASLEEP: usize = 0;
 const ATTACHED: usize = 128;
 const PROCESS: usize = 136;
+/// One more than the number of the core on which it last began to wait, or 0.
+const CORE: usize = 144;
 const CLOSED: usize = 192;
 const BREAK_TEXTS: usize = 1536;
 const BREAK_TEXT_BYTES: usize = (16 + BREAK_BYTES_MAX).next_multiple_of(64);
@@ -98,6 +100,18 @@ impl Board {
     /// The process number that a rank gave, in its own numbering; 0 before it came.
     pub fn process(&self, rank: u32) -> u64 {
         self.word(rank, PROCESS).load(Acquire)
+    }
+
+    /// Says on which core this rank waits, if on one that it wants to stay on.
+    pub fn waits_on(&self, core: Option<usize>) {
+        self.word(self.rank, CORE).store(core.map_or(0, |core| core as u64 + 1), Relaxed);
+    }
+
+    /// Whether another rank that is awake was on this core when it last said.
+    pub fn is_taken(&self, core: usize) -> bool {
+        let others = (0..self.world_size).filter(|rank| *rank != self.rank);
+        let mut awake = others.filter(|rank| self.word(*rank, ASLEEP).load(Relaxed) == 0);
+        awake.any(|rank| self.word(rank, CORE).load(Relaxed) == core as u64 + 1)
     }
 
     /// To be called after something was written that a rank may wait for: whether its bell must be rung.
@@ -222,7 +236,7 @@ impl Board {
     /// The offsets of the words that the ranks of a model use.
     #[cfg(all(test, loom))]
     pub(super) fn modelled_words(world_size: u32) -> impl Iterator<Item = usize> {
-        let offsets = [ASLEEP, ATTACHED, PROCESS];
+        let offsets = [ASLEEP, ATTACHED, PROCESS, CORE];
         (0..world_size).flat_map(move |rank| offsets.map(|offset| Board::rank_at(rank) + offset))
     }
 
@@ -355,6 +369,19 @@ mod tests {
         assert!(boards[1].fall_asleep(|| true));
         assert!(boards[0].notify(1));
         assert!(!boards[0].notify(1), "it has been rung");
+    }
+
+    #[test]
+    fn a_core_is_taken_while_another_rank_is_awake_on_it() {
+        let boards = boards(3);
+        boards[1].waits_on(Some(0));
+        assert_eq!([0, 1].map(|core| boards[0].is_taken(core)), [true, false]);
+        assert!(!boards[1].is_taken(0), "by itself");
+        assert!(boards[1].fall_asleep(|| true));
+        assert!(!boards[0].is_taken(0), "it sleeps");
+        boards[1].wake_up();
+        boards[1].waits_on(None);
+        assert!(!boards[0].is_taken(0), "it is about to leave");
     }
 
     #[test]

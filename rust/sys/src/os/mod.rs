@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod checksum;
+pub mod cores;
 pub mod lists;
 #[cfg(all(test, loom))]
 mod models;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
+use isobit_sys::os::cores;
 use isobit_sys::os::ring::{self, Consumer, HEADS_KEPT, Popped, Producer, RingError, Way};
 use isobit_sys::os::sites::Sites;
 use isobit_sys::os::wake::Sleeper;
@@ -19,10 +20,12 @@ use crate::transport::{
     Attempt, Break, Capabilities, Look, MessageNumber, Tamper, Transport, TransportError, corruption,
 };
 
-/// How often a rank looks for news before it sleeps, if every rank can have a core: some 50 us.
+/// How often a rank looks for news before it sleeps, if every rank can have a core: 50 to 150 us.
 const SPINS: u32 = 2_000;
-/// How often it looks for a message that it expects, before it looks for all news: some 20 us.
+/// How often it looks for a message that it expects, before it looks for all news: 20 to 70 us.
 const LOOKS: u32 = 1_000;
+/// A turn of giving the core away that takes longer was given to somebody.
+const TURN: Duration = Duration::from_micros(2);
 /// How often it gives its core away before it sleeps, if not. Others need the core, and the one that is
 /// waited for among them; going to sleep and being woken takes as long as a few dozen turns.
 const YIELDS: u32 = 64;
@@ -172,9 +175,23 @@ impl ShmTransport {
         News { rings: sent.chain(taken).fold(0, u64::wrapping_add), board: self.shared.board.said() }
     }
 
+    /// Lets a rank run that the scheduler has put on this core, and goes to another one if it did: there is one for each.
+    fn part(&self) {
+        let (board, core, start) = (&self.shared.board, cores::current(), Instant::now());
+        board.waits_on(Some(core));
+        thread::yield_now();
+        if start.elapsed() > TURN && board.is_taken(core) {
+            // Said before it goes, or the other would go as well.
+            board.waits_on(None);
+            cores::leave(|core| board.is_taken(core));
+            board.waits_on(Some(cores::current()));
+        }
+    }
+
     /// Whether something changed while this looked a bounded number of times.
     fn changed_soon(&self) -> bool {
         if self.spins() {
+            self.part();
             return (0..SPINS).any(|_| {
                 std::hint::spin_loop();
                 self.news() != self.seen
