@@ -279,8 +279,8 @@ def different_tags(comm: isobit.Communicator) -> BaseException | None:
             comm.send(np.ones(2), 1, tag=4)
         elif comm.rank == 1:
             comm.recv(np.ones(2), 0, tag=5)
-        # A send is done when its bytes have arrived: the sender is told at its next call.
-        comm.barrier()
+        else:
+            comm.barrier()
     except isobit.Error as error:
         return error
     return None

@@ -153,6 +153,10 @@ impl Transport for Link {
         }
     }
 
+    fn peek(&mut self, from: Rank, channel: Channel) -> Result<Option<Header>, TransportError> {
+        each!(self, link => link.peek(from, channel))
+    }
+
     fn verified(&mut self, to: Rank, channel: Channel) -> Result<u64, TransportError> {
         each!(self, link => link.verified(to, channel))
     }

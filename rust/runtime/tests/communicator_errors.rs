@@ -56,6 +56,25 @@ fn another_contract_is_a_contract_mismatch_that_names_the_field() {
 }
 
 #[test]
+fn a_send_under_another_tag_or_of_another_count_fails_in_that_very_call() {
+    for count in [2, 100_000] {
+        let results = on_ranks(2, |comm| {
+            for round in 0..100 {
+                let mut tensor = leaf(Dtype::F32, 0, count + round % 2 * u64::from(comm.rank()));
+                let shape = [tensor.len() as u64 / 4];
+                let error = calling(&shape, |call| match comm.rank() {
+                    0 => comm.send(tensor.as_slice().into(), Dtype::F32, 1, 4, call),
+                    _ => comm.recv(tensor.as_mut_slice().into(), Dtype::F32, 0, 5 - round % 2, call),
+                });
+                let error = error.expect_err("they differ");
+                assert_eq!(error.kind, ErrorKind::Desync, "round {round}: {error}");
+            }
+        });
+        assert_eq!(results.len(), 2);
+    }
+}
+
+#[test]
 fn ranks_that_wait_for_each_other_in_different_calls_find_out_before_their_deadline() {
     let results = on_ranks(2, |comm| {
         let block = [7; 4];

@@ -100,6 +100,7 @@ macro_rules! every_case {
                 the_window_holds_what_the_capabilities_say,
                 lent_frames_are_held_while_others_arrive_and_dropped_in_any_order,
                 a_send_is_complete_when_the_receiver_has_verified_it,
+                a_message_whose_header_was_looked_at_stays_and_its_send_is_not_complete,
                 a_message_damaged_once_is_sent_again_and_arrives_right,
                 a_message_damaged_twice_is_a_corruption_that_names_both_ranks,
                 a_withdrawn_message_is_passed_over_unless_it_is_there_whole,

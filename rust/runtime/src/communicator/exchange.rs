@@ -254,10 +254,24 @@ impl Exchange<'_, '_> {
                 Look::Other => {}
             }
         }
+        if channel == Channel::PointToPoint && !self.peers[rank as usize].has_early(channel) {
+            self.refuse(rank, &expectation)?;
+        }
         let Some((header, message)) = self.next_message(rank)? else { return Ok(false) };
         compare(&expectation, &header)?;
         self.keep(dst, content, message)?;
         Ok(true)
+    }
+
+    /// Refuses the next message where it is, if it is another than the expected one: its sender has sent to nobody
+    /// else, and what it learns while it waits it learns in the call that is wrong.
+    fn refuse(&mut self, rank: Rank, expectation: &Expectation) -> Result<(), Failure> {
+        match self.link.peek(rank, self.operation.channel)? {
+            Some(header) if header.epoch == self.epoch && !is_notice(&header) => {
+                Ok(compare(expectation, &header)?)
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn payload_bytes(&self, region: Region, content: Content) -> u32 {

@@ -171,6 +171,19 @@ pub(crate) fn a_send_is_complete_when_the_receiver_has_verified_it<F: Fixture>()
     assert_eq!(group[0].verified(1, Channel::PointToPoint), Ok(0));
 }
 
+pub(crate) fn a_message_whose_header_was_looked_at_stays_and_its_send_is_not_complete<F: Fixture>() {
+    let mut group = F::group(2);
+    assert_eq!(group[1].peek(0, C), Ok(None));
+    send(&mut group[0], 1, C, b"one").unwrap();
+    for _ in 0..3 {
+        let header = group[1].peek(0, C).unwrap().unwrap();
+        assert_eq!((header.source, header.payload_bytes), (0, 3));
+    }
+    assert_eq!(group[0].verified(1, C), Ok(0));
+    assert_eq!(payload(&recv(&mut group[1], 0, C).unwrap()), b"one");
+    assert_eq!((group[0].verified(1, C), group[1].peek(0, C)), (Ok(1), Ok(None)));
+}
+
 pub(crate) fn a_message_damaged_once_is_sent_again_and_arrives_right<F: Fixture>() {
     for channel in CHANNELS {
         let mut group = F::group(2);

@@ -297,6 +297,15 @@ impl Transport for MemoryTransport {
         Ok(None)
     }
 
+    fn peek(&mut self, from: Rank, channel: Channel) -> Result<Option<Header>, TransportError> {
+        self.check_rank(from);
+        let (link, slot) = (self.shared.link(from, self.rank, channel), from as usize * 2 + channel as usize);
+        let state = self.shared.lock();
+        state.check_abort()?;
+        let next = state.links[link].queue.front().filter(|_| self.damaged[slot].is_none());
+        Ok(next.map(|message| message.header))
+    }
+
     fn verified(&mut self, to: Rank, channel: Channel) -> Result<u64, TransportError> {
         self.check_rank(to);
         let state = self.shared.lock();

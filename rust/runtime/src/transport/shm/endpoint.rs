@@ -357,6 +357,13 @@ impl Transport for ShmTransport {
         }
     }
 
+    fn peek(&mut self, from: Rank, channel: Channel) -> Result<Option<Header>, TransportError> {
+        self.check_abort()?;
+        let rank = self.rank;
+        let head = self.consumer(from, channel).peek().map_err(Self::broken(from, rank))?;
+        Ok(head.and_then(|head| Header::decode(&head).ok()))
+    }
+
     fn verified(&mut self, to: Rank, channel: Channel) -> Result<u64, TransportError> {
         self.check_abort()?;
         // Asked before the count is read, so that the count of a lost peer is its last.

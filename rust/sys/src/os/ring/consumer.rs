@@ -66,9 +66,7 @@ impl Consumer {
             return Ok(if self.pass_withdrawn(end) { Popped::Withdrawn } else { Popped::Empty });
         }
         let Some(found) = self.find()? else { return Ok(Popped::Empty) };
-        let mut head = [0; HEAD_BYTES];
-        // SAFETY: the message is sent and not verified: its head's place is the consumer's.
-        unsafe { self.ring.memory.reading(Ring::head_at(self.number), HEAD_BYTES) }.read(&mut head);
+        let head = self.head();
         let sum = self.read_with(&found, checksum::of);
         match check(&head, found.payload_bytes, sum) {
             Ok(checked) => Ok(Popped::Frame(checked, self.lend(&found, None))),
@@ -77,6 +75,22 @@ impl Consumer {
                 None => Ok(self.ask_again(found.end, error)),
             },
         }
+    }
+
+    /// The head of the next message, if it is there. The message stays.
+    pub fn peek(&self) -> Result<Option<[u8; HEAD_BYTES]>, RingError> {
+        if self.asked.is_some() {
+            return Ok(None);
+        }
+        Ok(self.find()?.map(|_| self.head()))
+    }
+
+    /// The head of the next message, which is there.
+    fn head(&self) -> [u8; HEAD_BYTES] {
+        let mut head = [0; HEAD_BYTES];
+        // SAFETY: the message is sent and not verified: its head's place is the consumer's.
+        unsafe { self.ring.memory.reading(Ring::head_at(self.number), HEAD_BYTES) }.read(&mut head);
+        head
     }
 
     /// Reads the next message to `out`, if it is there and has this length and the seal that `seal` gives for
@@ -130,10 +144,7 @@ impl Consumer {
         if found.payload_bytes != payload_bytes {
             return Ok(Look::Other);
         }
-        let mut head = [0; HEAD_BYTES];
-        // SAFETY: the message is sent and not verified: its head's place is the consumer's.
-        unsafe { self.ring.memory.reading(Ring::head_at(self.number), HEAD_BYTES) }.read(&mut head);
-        if !is_expected(&head) {
+        if !is_expected(&self.head()) {
             return Ok(Look::Other);
         }
         let is_intact = seal(self.read_with(&found, read)) == found.seal;
