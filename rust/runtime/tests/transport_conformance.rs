@@ -7,6 +7,8 @@ mod support;
 mod buffered;
 #[path = "transport_support/cases.rs"]
 mod cases;
+#[path = "transport_support/damaged.rs"]
+mod damaged;
 
 use isobit::transport::shm::{ShmOptions, Way};
 use isobit::transport::{self, MemoryTransport, ShmTransport, Tamper};
