@@ -207,3 +207,26 @@ fn streams(program: &Program, bytes: impl Fn(Region, Content) -> u64) -> bool {
         |step: &Step| matches!(&step.action, Action::Send { src, .. } if out(src) && is_sent_on(src));
     total >= STREAM_BYTES_MIN && !program.steps.iter().any(sent_on)
 }
+
+#[cfg(test)]
+mod tests {
+    use isobit_core::Dtype;
+    use isobit_core::wire::Collective;
+
+    use super::*;
+
+    #[test]
+    fn who_receives_large_messages_takes_the_ordinary_way_though_all_that_it_sends_is_small() {
+        for (count, expected) in
+            [(8, [Sending::AllBuffered, Sending::AllBuffered]), (1 << 20, [Sending::Buffered; 2])]
+        {
+            for (rank, expected) in (0..).zip(expected) {
+                let mut plans = Plans::new(Topology::single_node(2), rank, Limits::default(), Some(4096));
+                let broadcast =
+                    Signature::movement(Collective::Broadcast, Dtype::F32, Amounts::Same(count)).rooted(0);
+                let Ok(plan) = plans.get(&broadcast) else { panic!("it can be planned") };
+                assert_eq!(plan.sending, expected, "{count} elements on rank {rank}");
+            }
+        }
+    }
+}
