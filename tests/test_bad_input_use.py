@@ -131,12 +131,13 @@ def test_item_22_ctrl_c_in_a_call_ends_it_on_every_rank_and_the_group_goes_on(
     assert group.outcomes(goes_on) == [float(WORLD)] * WORLD
 
 
-def wait_for_work(comm: isobit.Communicator, begun: Path) -> float:
+def wait_for_work(comm: isobit.Communicator, begun: Path, interrupted: Path) -> float:
     work = comm.all_reduce(np.ones(1), async_op=True)
     begun.touch()
     try:
         work.wait()
     except KeyboardInterrupt:
+        interrupted.touch()
         return float(work.wait()[0])
     return -1.0
 
@@ -144,10 +145,12 @@ def wait_for_work(comm: isobit.Communicator, begun: Path) -> float:
 def test_item_23_ctrl_c_while_waiting_for_a_call_in_the_background_leaves_it_to_its_outcome(
     group: Processes, tmp_path: Path
 ) -> None:
-    begun = tmp_path / "begun"
-    group.start(wait_for_work, begun, ranks=[ODD])
+    begun, interrupted = tmp_path / "begun", tmp_path / "interrupted"
+    group.start(wait_for_work, begun, interrupted, ranks=[ODD])
     wait_until(lambda: begun.exists() and is_state(group.pid(ODD), "S"), "rank 1 waits for its work")
     os.kill(group.pid(ODD), signal.SIGINT)
+    # Else the call might be done before the wait for it ends.
+    wait_until(interrupted.exists, "the wait was interrupted")
     group.start(double, ranks=[0, 2])
     assert [group.outcome(rank) for rank in range(WORLD)] == [float(WORLD)] * WORLD
 
@@ -246,6 +249,19 @@ else:
         print(type(error).__name__)
 """
 
+LEAVES_WITH_A_THREAD = """
+import threading, isobit
+comm = isobit.init()
+# A thread that never lets go of the communicator, so that nothing but the end of the interpreter closes it.
+threading.Thread(target=lambda kept: threading.Event().wait(), args=[comm], daemon=True).start()
+try:
+    comm.barrier()
+    if comm.rank == 0:
+        comm.barrier()
+except isobit.PeerLost as error:
+    print(error)
+"""
+
 
 def test_item_26_an_interpreter_that_ends_without_close_leaves_the_group(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
@@ -259,6 +275,10 @@ def test_item_26_an_interpreter_that_ends_without_close_leaves_the_group(tmp_pat
     assert done.stdout.split()[-1] in ("Desync", "Aborted", "PeerLost")
     assert "Fatal" not in done.stderr
     assert "panicked" not in done.stderr
+    program.write_text(LEAVES_WITH_A_THREAD)
+    done = launch(str(program))
+    assert done.returncode == 0, done.stderr
+    assert "rank 1 is lost: it closed its communicator" in done.stdout
 
 
 def out_of_memory(comm: isobit.Communicator) -> str:

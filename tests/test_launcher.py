@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -163,7 +164,12 @@ def test_no_rank_outlives_a_launcher_that_is_killed(script: Path, tmp_path: Path
     with subprocess.Popen([*ISOBIT, "run", "-n", "3", str(script), "sleep", str(tmp_path)]) as launcher:
         ranks = pids(tmp_path, 3)
         os.kill(launcher.pid, signal.SIGKILL)
-        wait_until(lambda: all(is_gone(pid) for pid in ranks), "the ranks have ended")
+        try:
+            wait_until(lambda: all(is_gone(pid) for pid in ranks), "the ranks have ended")
+        finally:
+            for pid in ranks:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def test_a_module_can_be_run() -> None:

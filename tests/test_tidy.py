@@ -20,7 +20,7 @@ UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b|#\[ignore|mark\.skip\b|mark\.xfai
 
 def _files(*suffixes: str) -> list[Path]:
     found = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in suffixes)
-    return sorted(path for path in found if "target" not in path.parts and path.is_file())
+    return sorted(path for path in found if "target" not in path.relative_to(ROOT).parts and path.is_file())
 
 
 def _name(path: Path) -> str:
