@@ -345,7 +345,8 @@ def keep(comm: isobit.Communicator, begun: Path) -> list[str]:
         wait_until(begun.exists, "the odd rank has tried")
     numbers, raw = np.ones(1000), bytearray([comm.rank + 1] * 8)
     works = [comm.all_reduce(numbers, async_op=True), comm.all_reduce(raw, op="max", async_op=True)]
-    kept = comm.all_reduce(np.full(1000, 2.0), async_op=True)
+    # Nobody but the call has this tensor.
+    kept = comm.all_reduce(np.full(1000, 2.0), out=np.empty(1000), async_op=True)
     told = []
     if comm.rank == ODD:
         changes: list[Callable[[], None]] = [lambda: numbers.resize(2000), lambda: raw.extend(b"more")]
