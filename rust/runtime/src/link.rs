@@ -153,7 +153,7 @@ impl Transport for Link {
         }
     }
 
-    fn peek(&mut self, from: Rank, channel: Channel) -> Result<Option<Header>, TransportError> {
+    fn peek(&mut self, from: Rank, channel: Channel) -> Result<Option<Option<Header>>, TransportError> {
         each!(self, link => link.peek(from, channel))
     }
 

@@ -235,9 +235,10 @@ pub trait Transport: Send {
     /// What a lost peer had handed over completely still comes before its `PeerLost`. An abort comes at once.
     fn try_recv(&mut self, from: Rank, channel: Channel) -> Result<Option<Self::Frame>, TransportError>;
 
-    /// The header of the next message from a peer, if one is there and its header is intact. The message stays where
-    /// it is: its sender waits on, and learns of the error that the header may show before its send is complete.
-    fn peek(&mut self, from: Rank, channel: Channel) -> Result<Option<Header>, TransportError>;
+    /// The next message from a peer, if there is one that `try_recv` might take: its header, if that is intact. The
+    /// message stays where it is: its sender waits on, and learns of the error that the header may show before its send
+    /// is complete. A lost peer is as for `try_recv`.
+    fn peek(&mut self, from: Rank, channel: Channel) -> Result<Option<Option<Header>>, TransportError>;
 
     /// How many messages to this peer have been verified by it: as many as were sent, if it ended
     /// after that.

@@ -177,7 +177,7 @@ pub(crate) fn a_message_whose_header_was_looked_at_stays_and_its_send_is_not_com
     assert_eq!(group[1].peek(0, C), Ok(None));
     send(&mut group[0], 1, C, b"one").unwrap();
     for _ in 0..3 {
-        let header = group[1].peek(0, C).unwrap().unwrap();
+        let header = group[1].peek(0, C).unwrap().unwrap().unwrap();
         assert_eq!((header.source, header.payload_bytes), (0, 3));
     }
     assert_eq!(group[0].verified(1, C), Ok(0));

@@ -297,13 +297,18 @@ impl Transport for MemoryTransport {
         Ok(None)
     }
 
-    fn peek(&mut self, from: Rank, channel: Channel) -> Result<Option<Header>, TransportError> {
+    fn peek(&mut self, from: Rank, channel: Channel) -> Result<Option<Option<Header>>, TransportError> {
         self.check_rank(from);
         let (link, slot) = (self.shared.link(from, self.rank, channel), from as usize * 2 + channel as usize);
         let state = self.shared.lock();
         state.check_abort()?;
-        let next = state.links[link].queue.front().filter(|_| self.damaged[slot].is_none());
-        Ok(next.map(|message| message.header))
+        if self.damaged[slot].is_some() {
+            return Ok(Some(None));
+        }
+        match state.links[link].queue.front() {
+            Some(message) => Ok(Some(Some(message.header))),
+            None => state.check_peer(from).map(|()| None),
+        }
     }
 
     fn verified(&mut self, to: Rank, channel: Channel) -> Result<u64, TransportError> {

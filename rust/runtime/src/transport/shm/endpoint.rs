@@ -357,11 +357,15 @@ impl Transport for ShmTransport {
         }
     }
 
-    fn peek(&mut self, from: Rank, channel: Channel) -> Result<Option<Header>, TransportError> {
+    fn peek(&mut self, from: Rank, channel: Channel) -> Result<Option<Option<Header>>, TransportError> {
         self.check_abort()?;
+        // Asked before the ring is read, as in `try_recv`.
+        let lost = self.lost(from);
         let rank = self.rank;
-        let head = self.consumer(from, channel).peek().map_err(Self::broken(from, rank))?;
-        Ok(head.and_then(|head| Header::decode(&head).ok()))
+        match self.consumer(from, channel).peek().map_err(Self::broken(from, rank))? {
+            Some(head) => Ok(Some(head.and_then(|head| Header::decode(&head).ok()))),
+            None => lost.map_or(Ok(None), Err),
+        }
     }
 
     fn verified(&mut self, to: Rank, channel: Channel) -> Result<u64, TransportError> {

@@ -77,12 +77,12 @@ impl Consumer {
         }
     }
 
-    /// The head of the next message, if it is there. The message stays.
-    pub fn peek(&self) -> Result<Option<[u8; HEAD_BYTES]>, RingError> {
+    /// The next message, if there is one: its head, unless it was found damaged. The message stays.
+    pub fn peek(&self) -> Result<Option<Option<[u8; HEAD_BYTES]>>, RingError> {
         if self.asked.is_some() {
-            return Ok(None);
+            return Ok(Some(None));
         }
-        Ok(self.find()?.map(|_| self.head()))
+        Ok(self.find()?.map(|_| Some(self.head())))
     }
 
     /// The head of the next message, which is there.
