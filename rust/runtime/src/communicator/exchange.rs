@@ -254,12 +254,7 @@ impl Exchange<'_, '_> {
                 Look::Other => {}
             }
         }
-        if channel == Channel::PointToPoint && !self.peers[rank as usize].has_early(channel) {
-            // What comes after this look is for the next one: who takes it unseen has ended its sender's wait.
-            let Some(header) = self.link.peek(rank, channel)? else { return Ok(false) };
-            self.refuse(header, &expectation)?;
-        }
-        let Some((header, message)) = self.next_message(rank)? else { return Ok(false) };
+        let Some((header, message)) = self.next_message(rank, &expectation)? else { return Ok(false) };
         compare(&expectation, &header)?;
         self.keep(dst, content, message)?;
         Ok(true)
@@ -289,11 +284,20 @@ impl Exchange<'_, '_> {
     }
 
     /// The next message of this operation's stream that is of this epoch and no notice.
-    fn next_message(&mut self, rank: Rank) -> Result<Option<(Header, Message)>, Failure> {
+    fn next_message(
+        &mut self,
+        rank: Rank,
+        expectation: &Expectation,
+    ) -> Result<Option<(Header, Message)>, Failure> {
         let (at, channel) = (rank as usize, self.operation.channel);
         loop {
             if let Some(early) = self.peers[at].take(channel) {
                 return Ok(Some((early.header, Message::Kept(early.payload))));
+            }
+            if channel == Channel::PointToPoint {
+                // What comes after this look is for the next one: who takes it unseen has ended its sender's wait.
+                let Some(header) = self.link.peek(rank, channel)? else { return Ok(None) };
+                self.refuse(header, expectation)?;
             }
             let Some(frame) = self.link.try_recv(rank, channel)? else { return Ok(None) };
             let header = *frame.header();
