@@ -149,9 +149,9 @@ pub trait Frame: Lent {
 /// A rank's connection to the others of its group.
 ///
 /// A send is complete when the receiver has verified it (`verified` has passed its number), a buffered
-/// one at once, for a copy of it lies where the receiver finds it. Until then the sender keeps the payload as it is, for the
-/// receiver may read it where it lies, and asks for a damaged message once more: `wait` then returns, `resend_wanted` names it, and `resend` gives
-/// it again. A sender that can't keep it any longer calls `withdraw`.
+/// one at once, for a copy of it lies where the receiver finds it. Until then the sender keeps the payload as it is,
+/// because a damaged message is asked for once more: `wait` then returns, `resend_wanted` names it, and `resend`
+/// gives it again. A sender that can't keep it any longer calls `withdraw`.
 pub trait Transport: Send {
     /// The lent messages.
     type Frame: Frame;
@@ -210,8 +210,8 @@ pub trait Transport: Send {
 
     /// As `try_recv_expected`; `read` copies or reduces the payload in the pass that verifies it, and gives its
     /// checksum. If it was not taken, `read` may have read a message that is the expected one and damaged: it
-    /// comes again, and what was made of it must not be used. A transport that can't do this finds [`Look::Other`], which `try_recv` then takes; one that can, and finds nothing, has looked whether the
-    /// peer is lost.
+    /// comes again, and what was made of it must not be used. A transport that can't do this finds [`Look::Other`],
+    /// which `try_recv` then takes; one that can, and finds nothing, has looked whether the peer is lost.
     fn try_recv_read(
         &mut self,
         from: Rank,

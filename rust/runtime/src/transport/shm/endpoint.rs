@@ -105,7 +105,7 @@ impl ShmTransport {
         self.shared.board.world_size() <= self.cores
     }
 
-    /// Sends all that is not buffered one way, whatever is faster: for tests.
+    /// Sends everything one way, whatever is faster: for tests.
     pub fn send_only(&mut self, way: Way) {
         self.outgoing.iter_mut().flatten().flatten().for_each(|producer| producer.send_only(way));
     }
