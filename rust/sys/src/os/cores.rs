@@ -1,8 +1,7 @@
 //! Which core a thread runs on, and leaving one that another needs.
 //!
-//! A scheduler may put two threads that wait for each other on one core while another is idle: whoever wakes the
-//! second does so from the first's core, and an idle core of a virtual machine looks taken. It parts them after some
-//! 10 ms; a thread that knows better need not wait for that.
+//! A scheduler may put two threads that wait for each other on one core while another is idle. It parts them after
+//! some 10 ms; a thread that knows better need not wait for that.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
