@@ -13,8 +13,6 @@ use crate::transport::Lent;
 pub(crate) enum Message {
     /// Lent by the transport.
     Lent(LinkFrame),
-    /// Read, because it is small.
-    Small(Vec<u8>),
     /// Copied, because it came before it was asked for.
     Kept(Vec<u8>),
 }
@@ -23,9 +21,25 @@ impl Message {
     pub(crate) fn payload(&self) -> ReadSpan<'_> {
         match self {
             Message::Lent(frame) => frame.payload(),
-            Message::Small(bytes) | Message::Kept(bytes) => ReadSpan::from(bytes.as_slice()),
+            Message::Kept(bytes) => ReadSpan::from(bytes.as_slice()),
         }
     }
+}
+
+/// A region in bytes. An empty one names no memory: its buffer may not exist.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece {
+    buf: Buf,
+    start: usize,
+    pub(crate) len: usize,
+}
+
+/// What is behind a view.
+enum View {
+    Unbound,
+    Bound(Message),
+    /// A small message, which was read to its place among `Kept::small`.
+    Small,
 }
 
 /// The buffers of one operation and the kernels that work on them.
@@ -42,9 +56,9 @@ pub(crate) struct CpuExecutor<'a> {
 
 /// What a program keeps from one run to the next.
 pub(crate) struct Kept {
-    views: Vec<Option<Message>>,
-    /// Memory for small messages.
-    spare: Vec<Vec<u8>>,
+    views: Vec<View>,
+    /// Memory for small messages: by view, and at last for those that have none.
+    small: Vec<Vec<u8>>,
     /// Its different reductions, ready to run.
     reductions: Vec<Prepared>,
     /// Whether what is moved into the result goes past the caches.
@@ -54,15 +68,9 @@ pub(crate) struct Kept {
 impl Kept {
     /// For a program with so many views.
     pub(crate) fn new(views: u32, streams: bool) -> Kept {
-        let views = (0..views).map(|_| None).collect();
-        Kept { views, spare: Vec::new(), reductions: Vec::new(), streams }
-    }
-
-    /// Has no more use for a message.
-    fn let_go(&mut self, message: Message) {
-        if let Message::Small(memory) = message {
-            self.spare.push(memory);
-        }
+        let views: Vec<View> = (0..views).map(|_| View::Unbound).collect();
+        let small = vec![Vec::new(); views.len() + 1];
+        Kept { views, small, reductions: Vec::new(), streams }
     }
 }
 
@@ -78,6 +86,9 @@ fn with_spans<'s, T>(
     span: impl Fn(usize) -> ReadSpan<'s>,
     run: impl FnOnce(&[ReadSpan<'s>]) -> T,
 ) -> T {
+    if count == 2 {
+        return run(&[span(0), span(1)]);
+    }
     if count > FEW {
         return run(&(0..count).map(span).collect::<Vec<_>>());
     }
@@ -101,27 +112,30 @@ impl<'a> CpuExecutor<'a> {
 
     /// Gives back every message that is still there.
     pub(crate) fn clear(&mut self) {
-        for view in 0..self.kept.views.len() {
-            if let Some(message) = self.kept.views[view].take() {
-                self.kept.let_go(message);
+        self.kept.views.iter_mut().for_each(|view| *view = View::Unbound);
+    }
+
+    /// Memory for the small message of a `Recv`, until `took_small`.
+    pub(crate) fn small(&mut self, dst: Piece) -> WriteSpan<'_> {
+        let place = if let Buf::View(view) = dst.buf { view as usize } else { self.kept.views.len() };
+        let memory = &mut self.kept.small[place];
+        memory.resize(dst.len, 0);
+        WriteSpan::from(&mut memory[..])
+    }
+
+    /// Has what is in `small` where the `Recv` wants it.
+    pub(crate) fn took_small(&mut self, dst: Piece) {
+        match dst.buf {
+            Buf::View(view) => self.kept.views[view as usize] = View::Small,
+            _ => {
+                let out = self.write_piece(dst);
+                self.kernels.copy(self.small(dst).into(), out);
             }
         }
     }
 
-    /// Memory for a small message, as [`Message::Small`].
-    pub(crate) fn spare(&mut self, bytes: usize) -> Vec<u8> {
-        let mut memory = self.kept.spare.pop().unwrap_or_default();
-        memory.resize(bytes, 0);
-        memory
-    }
-
-    /// Takes memory back that was not used.
-    pub(crate) fn put_back(&mut self, memory: Vec<u8>) {
-        self.kept.let_go(Message::Small(memory));
-    }
-
     /// The place, among those kept, of the reduction of these operands.
-    fn reduction(&mut self, inputs: &[Operand], target: Content) -> Result<usize, KernelError> {
+    pub(crate) fn reduction(&mut self, inputs: &[Operand], target: Content) -> Result<usize, KernelError> {
         let contents = || inputs.iter().map(|operand| operand.content);
         if let Some(place) = self.kept.reductions.iter().position(|kept| kept.is_of(contents(), target)) {
             return Ok(place);
@@ -137,20 +151,27 @@ impl<'a> CpuExecutor<'a> {
         law::element_bytes(content, self.contract.as_ref(), self.dtype)
     }
 
-    /// The bytes of a region, for reading. An empty one names no memory: its buffer may not exist.
+    /// The bytes of a region, for reading.
     pub(crate) fn read(&self, region: Region, content: Content) -> ReadSpan<'_> {
-        if region.len == 0 {
+        self.read_piece(self.piece(region, content))
+    }
+
+    /// The same of bytes.
+    #[inline]
+    pub(crate) fn read_piece(&self, Piece { buf, start, len }: Piece) -> ReadSpan<'_> {
+        if len == 0 {
             return ReadSpan::from(&[][..]);
         }
-        let whole = match region.buf {
+        let whole = match buf {
             Buf::Part(part) => self.parts[part as usize],
             Buf::Out => self.out.into(),
             Buf::Slot(slot) => self.slots[slot as usize].span().into(),
-            Buf::View(view) => {
-                self.kept.views[view as usize].as_ref().expect("a step reads a view that is bound").payload()
-            }
+            Buf::View(view) => match &self.kept.views[view as usize] {
+                View::Small => ReadSpan::from(&self.kept.small[view as usize][..]),
+                View::Bound(message) => message.payload(),
+                View::Unbound => unreachable!("a step reads a view that is bound"),
+            },
         };
-        let (start, len) = self.bytes(region, content);
         whole.slice(start, len)
     }
 
@@ -210,23 +231,51 @@ impl<'a> CpuExecutor<'a> {
 
     /// The bytes of a region, for writing.
     pub(crate) fn write(&self, region: Region, content: Content) -> WriteSpan<'a> {
-        if region.len == 0 {
+        self.write_piece(self.piece(region, content))
+    }
+
+    /// The same of bytes.
+    #[inline]
+    fn write_piece(&self, Piece { buf, start, len }: Piece) -> WriteSpan<'a> {
+        if len == 0 {
             return WriteSpan::from(&mut [][..]);
         }
-        let whole = match region.buf {
+        let whole = match buf {
             Buf::Out => self.out,
             Buf::Slot(slot) => self.slots[slot as usize].span(),
             Buf::Part(_) | Buf::View(_) => unreachable!("schedules write to slots and the result only"),
         };
-        let (start, len) = self.bytes(region, content);
         whole.slice(start, len)
     }
 
-    fn bytes(&self, region: Region, content: Content) -> (usize, usize) {
+    /// The bytes of a region.
+    pub(crate) fn piece(&self, region: Region, content: Content) -> Piece {
         let size = self.element_bytes(content);
         let elements =
             |count: u64| usize::try_from(count).expect("a region of memory fits the address space");
-        (elements(region.start) * size, elements(region.len) * size)
+        let (start, len) = (elements(region.start) * size, elements(region.len) * size);
+        Piece { buf: region.buf, start, len }
+    }
+
+    /// Carries out a reduction that `reduction` has found the place of.
+    #[inline]
+    pub(crate) fn reduce_pieces(
+        &mut self,
+        place: usize,
+        inputs: &[Piece],
+        out: Piece,
+    ) -> Result<(), KernelError> {
+        let (prepared, out) = (&self.kept.reductions[place], self.write_piece(out));
+        let span = |index: usize| self.read_piece(inputs[index]);
+        with_spans(inputs.len(), span, |spans| prepared.run(spans, out))
+    }
+
+    /// Copies bytes that are not those that they are copied to.
+    pub(crate) fn copy_piece(&self, src: Piece, dst: Piece) {
+        let (from, to) = (self.read_piece(src), self.write_piece(dst));
+        if from.as_ptr() != to.as_ptr().cast_const() {
+            if self.kept.streams { self.kernels.stream(from, to) } else { self.kernels.copy(from, to) }
+        }
     }
 }
 
@@ -235,18 +284,15 @@ impl Executor for CpuExecutor<'_> {
     type Error = KernelError;
 
     fn bind(&mut self, view: u32, frame: Message) {
-        self.kept.views[view as usize] = Some(frame);
+        self.kept.views[view as usize] = View::Bound(frame);
     }
 
     fn release(&mut self, view: u32) {
-        if let Some(message) = self.kept.views[view as usize].take() {
-            self.kept.let_go(message);
-        }
+        self.kept.views[view as usize] = View::Unbound;
     }
 
     fn store(&mut self, frame: Message, dst: Region, content: Content) -> Result<(), KernelError> {
         self.kernels.copy(frame.payload(), self.write(dst, content));
-        self.kept.let_go(frame);
         Ok(())
     }
 
@@ -258,10 +304,7 @@ impl Executor for CpuExecutor<'_> {
     }
 
     fn copy(&mut self, src: Region, dst: Region, content: Content) -> Result<(), KernelError> {
-        let (from, to) = (self.read(src, content), self.write(dst, content));
-        if from.as_ptr() != to.as_ptr().cast_const() {
-            if self.kept.streams { self.kernels.stream(from, to) } else { self.kernels.copy(from, to) }
-        }
+        self.copy_piece(self.piece(src, content), self.piece(dst, content));
         Ok(())
     }
 }

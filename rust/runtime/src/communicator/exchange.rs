@@ -22,7 +22,8 @@ use super::straight::Straight;
 use super::waiting::Waiting;
 use crate::executor::{CpuExecutor, Message};
 use crate::link::{Link, LinkFrame};
-use crate::recorder::{FlightRecorder, OperationRecord};
+use crate::recorder::Recorder;
+use crate::site::Site;
 use crate::trace::{self, Step, Trace};
 use crate::transport::{Frame, Look, Transport, TransportError};
 
@@ -30,8 +31,8 @@ use crate::transport::{Frame, Look, Transport, TransportError};
 pub(crate) struct Exchange<'r, 'a> {
     pub(crate) link: &'r mut Link,
     pub(crate) peers: &'r mut [Peer],
-    pub(crate) recorder: &'r FlightRecorder,
-    pub(crate) record: &'r OperationRecord,
+    pub(crate) recorder: &'r mut Recorder,
+    pub(crate) site: Site,
     pub(crate) trace: Option<&'r mut Trace>,
     pub(crate) program: &'r Program,
     pub(crate) engine: &'r mut Engine,
@@ -39,12 +40,13 @@ pub(crate) struct Exchange<'r, 'a> {
     pub(crate) sending: Sending,
     pub(crate) straight: &'r mut Straight,
     pub(crate) operation: &'r Operation<'r>,
-    pub(crate) epoch: u32,
     pub(crate) timeout: Duration,
     pub(crate) interrupt: &'r mut dyn FnMut() -> bool,
     pub(crate) abort: &'r AbortHandle,
     /// Whether there are more ranks than cores.
     pub(crate) shares_cores: bool,
+    /// Whether it takes the ordinary way, and so may have waited.
+    pub(crate) is_ordinary: bool,
 }
 
 impl Exchange<'_, '_> {
@@ -68,19 +70,21 @@ impl Exchange<'_, '_> {
             begun = self.send_first();
         }
         // While the first messages are under way, when this rank would only wait, and before it waits for anybody.
-        self.recorder.begin(self.record);
-        self.peers.iter_mut().for_each(Peer::begin);
+        let operation = self.operation;
+        self.recorder.begin(operation.key(), operation.sequence, self.site, || operation.described());
         begun?;
         if is_straight {
             if self.run_straight()? {
                 return self.check_epoch();
             }
-            for view in self.engine.catch_up(&self.straight.done) {
+            for view in self.engine.catch_up(&self.straight.done()) {
                 self.executor.release(view);
             }
         } else {
             self.engine.reset(self.executor.is_apart());
         }
+        self.is_ordinary = true;
+        self.peers.iter_mut().for_each(Peer::begin);
         self.ask()?;
         let mut waiting = None;
         loop {
@@ -108,9 +112,9 @@ impl Exchange<'_, '_> {
 
     /// Whether a rank said that this operation, or one before it, failed.
     pub(super) fn check_epoch(&self) -> Result<(), Failure> {
-        match self.link.broken(self.epoch) {
+        match self.link.broken(self.operation.epoch) {
             Some(at) if self.operation.is_behind(at) => {
-                Err(Failure::Broken(self.link.break_of(self.epoch).expect("there was one")))
+                Err(Failure::Broken(self.link.break_of(self.operation.epoch).expect("there was one")))
             }
             _ => Ok(()),
         }
@@ -263,7 +267,7 @@ impl Exchange<'_, '_> {
     /// Refuses a message where it is, if it is another than the expected one: its sender has sent to nobody
     /// else, and what it learns while it waits it learns in the call that is wrong.
     fn refuse(&self, header: Option<Header>, expectation: &Expectation) -> Result<(), Failure> {
-        match header.filter(|header| header.epoch == self.epoch && !is_notice(header)) {
+        match header.filter(|header| header.epoch == self.operation.epoch && !is_notice(header)) {
             Some(header) => Ok(compare(expectation, &header)?),
             None => Ok(()),
         }
@@ -301,7 +305,7 @@ impl Exchange<'_, '_> {
             }
             let Some(frame) = self.link.try_recv(rank, channel)? else { return Ok(None) };
             let header = *frame.header();
-            if header.epoch == self.epoch && (channel == Channel::Collective || !is_notice(&header)) {
+            if header.epoch == self.operation.epoch && (channel == Channel::Collective || !is_notice(&header)) {
                 return Ok(Some((header, Message::Lent(frame))));
             }
             self.put_aside(rank, channel, &frame)?;
@@ -317,10 +321,10 @@ impl Exchange<'_, '_> {
         frame: &LinkFrame,
     ) -> Result<(), Failure> {
         let epoch = frame.header().epoch;
-        if epoch >= self.epoch {
+        if epoch >= self.operation.epoch {
             self.peers[rank as usize].put_aside(channel, Early::of(frame));
         }
-        if epoch > self.epoch { self.check_epoch() } else { Ok(()) }
+        if epoch > self.operation.epoch { self.check_epoch() } else { Ok(()) }
     }
 
     /// Answers one peer that received a message damaged. A flight of an earlier call can't be asked
@@ -355,7 +359,7 @@ impl Exchange<'_, '_> {
         Header {
             group: self.link.group(),
             incarnation: self.link.incarnation(self.link.rank()),
-            epoch: self.epoch,
+            epoch: self.operation.epoch,
             source: self.link.rank(),
             destination: rank,
             channel,
@@ -372,7 +376,7 @@ impl Exchange<'_, '_> {
         Expectation {
             group: self.link.group(),
             incarnation: self.link.incarnation(rank),
-            epoch: self.epoch,
+            epoch: self.operation.epoch,
             source: rank,
             destination: self.link.rank(),
             channel: self.operation.channel,

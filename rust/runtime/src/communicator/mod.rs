@@ -44,14 +44,14 @@ pub use shapes::SEVERAL_TENSORS;
 use crate::error::{Error, ErrorKind};
 use crate::executor::CpuExecutor;
 use crate::link::Link;
-use crate::recorder::{FlightRecorder, OperationRecord, OperationState, Owner, dump_if_asked};
+use crate::recorder::{Owner, Recorder, dump_if_asked};
 use crate::site::Site;
 use crate::trace::Trace;
 use crate::transport::shm::ShmConfig;
 use crate::transport::{Transport, memory, shm};
 use exchange::Exchange;
 use failure::{Failure, Place};
-use operation::Operation;
+pub(crate) use operation::Operation;
 use peer::Peer;
 use plans::{NoPlan, Plans};
 use signature::Signature;
@@ -73,7 +73,7 @@ pub struct Communicator {
     /// Whether there are more ranks than cores.
     shares_cores: bool,
     plans: Plans,
-    recorder: FlightRecorder,
+    recorder: Recorder,
     trace: Option<Box<Trace>>,
     site: Site,
     told: sites::Told,
@@ -135,7 +135,7 @@ impl Communicator {
             shares_cores: topology.shares_cores(),
             plans: Plans::new(topology, rank, limits, buffered_bytes_max),
             trace: Trace::open(&owner),
-            recorder: FlightRecorder::new(owner),
+            recorder: Recorder::new(owner),
             site: Site::UNKNOWN,
             told: sites::Told::nothing(),
             epoch: 0,
@@ -279,7 +279,7 @@ impl Communicator {
         }
         match failed {
             None => self.link.sites().done(),
-            Some(kind) => dump_if_asked(&self.recorder, kind),
+            Some(kind) => dump_if_asked(self.recorder.handle(), kind),
         }
     }
 
@@ -322,34 +322,30 @@ impl Communicator {
         let sequence = std::mem::replace(counter, *counter + 1);
         let channel = if receiver.is_some() { Channel::PointToPoint } else { Channel::Collective };
         let peer = receiver.map(|to| if to == self.link.rank() { root.unwrap_or(to) } else { to });
-        let operation = Operation { descriptor, channel, sequence, collective: next, tag, pairs };
         let given: usize = parts.iter().map(|part| part.len()).sum();
-        let record = OperationRecord {
+        let operation = Operation {
             descriptor,
+            plan: plan.number,
             epoch: self.epoch,
-            sequence,
             channel,
+            sequence,
+            collective: next,
             peer,
             tag,
             bytes: given.max(out.len()) as u64,
-            site: self.site,
-            state: OperationState::Started,
-            start_ns: 0,
-            end_ns: None,
-            waited_ns: 0,
-            awaited: None,
+            pairs,
         };
-        sites::announce(&self.link, self.site, &mut self.told, &record);
+        sites::announce(&self.link, self.site, &mut self.told, &operation);
         if let Some(trace) = &mut self.trace {
-            trace.operation(&record);
+            trace.operation(&operation, self.site);
         }
         let executor =
             CpuExecutor::new(contract, dtype, parts, out, &plan.slots, &mut plan.kept, &mut self.overwritten);
         let mut exchange = Exchange {
             link: &mut self.link,
             peers: &mut self.peers,
-            recorder: &self.recorder,
-            record: &record,
+            recorder: &mut self.recorder,
+            site: self.site,
             trace: self.trace.as_deref_mut(),
             program: &plan.program,
             engine: &mut plan.engine,
@@ -357,11 +353,11 @@ impl Communicator {
             sending: plan.sending,
             straight: &mut plan.straight,
             operation: &operation,
-            epoch: self.epoch,
             timeout: call.timeout.unwrap_or(self.timeout),
             interrupt: call.interrupt,
             abort: &self.abort,
             shares_cores: self.shares_cores,
+            is_ordinary: false,
         };
         let result = exchange.run();
         if result.is_err() {

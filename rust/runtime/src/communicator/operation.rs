@@ -4,19 +4,39 @@ use isobit_core::Rank;
 use isobit_core::engine::{Expectation, Mismatch};
 use isobit_core::wire::{Channel, Descriptor, Header};
 
+use crate::recorder;
+
 /// A call in progress.
 pub(crate) struct Operation<'a> {
     pub(crate) descriptor: Descriptor,
+    /// The number of its plan, from which all of that follows but the shape.
+    pub(crate) plan: u64,
+    pub(crate) epoch: u32,
     pub(crate) channel: Channel,
     pub(crate) sequence: u64,
     /// The number of the group's next collective, this one or the one after this send or receive.
     pub(crate) collective: u64,
+    /// Whom a send goes to or a receive comes from.
+    pub(crate) peer: Option<Rank>,
     pub(crate) tag: u64,
+    /// The bytes of this rank's tensors: what it gives or what it gets, whichever is more.
+    pub(crate) bytes: u64,
     /// The elements sent to and received from each rank, where they differ.
     pub(crate) pairs: Option<(&'a [u64], &'a [u64])>,
 }
 
 impl Operation<'_> {
+    /// What the flight recorder's description of it follows from.
+    pub(crate) fn key(&self) -> recorder::Key {
+        [self.plan, self.descriptor.shape, u64::from(self.epoch), self.tag]
+    }
+
+    /// How the flight recorder describes it.
+    pub(crate) fn described(&self) -> recorder::Description {
+        let Operation { descriptor, epoch, channel, peer, tag, bytes, .. } = *self;
+        recorder::Description { descriptor, epoch, channel, peer, tag, bytes }
+    }
+
     /// Whether it can't be completed because its epoch broke at operation `sequence`.
     pub(crate) fn is_behind(&self, sequence: u64) -> bool {
         sequence <= self.collective

@@ -22,6 +22,8 @@ const PLANS_MAX: usize = 256;
 
 /// A program ready to run, with its staging.
 pub(crate) struct Plan {
+    /// No other plan of the communicator has or had it.
+    pub(crate) number: u64,
     pub(crate) program: Arc<Program>,
     pub(crate) engine: Engine,
     pub(crate) slots: Vec<Memory>,
@@ -178,6 +180,7 @@ impl Plans {
             straight: Straight::new(&program),
             program,
             slots,
+            number: self.uses,
             used: self.uses,
         })
     }

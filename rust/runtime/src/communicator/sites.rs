@@ -15,7 +15,7 @@ use super::operation::Operation;
 use super::signature::{Amounts, Signature};
 use super::{layout, shapes};
 use crate::link::Link;
-use crate::recorder::{FlightRecorder, OperationRecord};
+use crate::recorder::FlightRecorder;
 use crate::site::Site;
 use crate::transport::{Transport, TransportError};
 
@@ -61,7 +61,7 @@ impl Told {
 }
 
 /// Lets the others know what this rank calls and where.
-pub(super) fn announce(link: &Link, site: Site, told: &mut Told, record: &OperationRecord) {
+pub(super) fn announce(link: &Link, site: Site, told: &mut Told, operation: &Operation<'_>) {
     let (sites, number) = (link.sites(), site.number());
     if let Some(named) = told.named.get_mut(usize::from(number)).filter(|named| !**named) {
         *named = true;
@@ -69,7 +69,7 @@ pub(super) fn announce(link: &Link, site: Site, told: &mut Told, record: &Operat
             sites.name(number, &name);
         }
     }
-    let OperationRecord { epoch, peer, sequence, .. } = *record;
+    let Operation { epoch, peer, sequence, .. } = *operation;
     sites.announce(Announced { epoch, peer, sequence, site: number, done: false });
 }
 
@@ -89,7 +89,7 @@ impl Communicator {
 
     /// The flight recorder of this communicator's operations.
     pub fn flight_recorder(&self) -> FlightRecorder {
-        self.recorder.clone()
+        self.recorder.handle().clone()
     }
 
     /// Has a mismatch say the shapes or counts themselves, as far as the two ranks left them to be read, and a timeout

@@ -8,14 +8,12 @@
 use std::collections::BTreeSet;
 
 use isobit_core::Rank;
-use isobit_core::engine::Executor;
-use isobit_core::schedule::{Action, Content, Program, Region, StepIndex};
+use isobit_core::schedule::{Action, Program, Step, StepIndex};
 use isobit_core::wire::Draft;
-use isobit_sys::WriteSpan;
 
 use super::exchange::Exchange;
 use super::failure::Failure;
-use crate::executor::Message;
+use crate::executor::Piece;
 use crate::transport::Transport;
 
 /// After how many looks a call rings, in case that a peer sleeps. One that does not is spared the bell, and this
@@ -24,16 +22,26 @@ const LOOKS_UNTIL_RING: u32 = 50;
 
 /// What the straight way keeps from one run of a program to the next.
 pub(crate) struct Straight {
-    /// The headers of its messages, by step, and the digest of the shape that is in them: a program's operations
-    /// differ in nothing else that stays.
-    drafts: Vec<Option<Draft>>,
+    /// The steps in the order in which they are carried out: first the sends that can go before all else, because they
+    /// wait for no step, and no message to the same peer comes before them that does.
+    order: Vec<StepIndex>,
+    /// How many of them those are.
+    firsts: usize,
+    /// Those steps, ready to be carried out, and the digest of the shape that is in their headers: a program's
+    /// operations differ in nothing else that stays.
+    moves: Vec<Move>,
     shape: Option<u64>,
-    /// By step: whether it is a send that can go before all else, because it waits for no step and no message
-    /// to the same peer comes before it that does.
-    goes_first: Vec<bool>,
-    /// By step: whether the run under way has carried it out.
-    pub(super) done: Vec<bool>,
+    /// How many of them the run under way has carried out.
+    at: usize,
     peers: Vec<Rank>,
+}
+
+/// A step with all that there is to find out about it.
+enum Move {
+    Send { to: Rank, src: Piece, header: Draft },
+    Recv { from: Rank, dst: Piece, header: Draft },
+    Reduce { place: usize, inputs: Vec<Piece>, out: Piece },
+    Copy { src: Piece, dst: Piece },
 }
 
 impl Straight {
@@ -47,22 +55,24 @@ impl Straight {
         peers.sort_unstable();
         peers.dedup();
         let mut waits = BTreeSet::new();
-        let goes_first = program.steps.iter().map(|step| match step.action {
+        let goes_first = |(_, step): &(StepIndex, &Step)| match step.action {
             Action::Send { to, .. } if !step.after.is_empty() => {
                 waits.insert(to);
                 false
             }
             Action::Send { to, .. } => !waits.contains(&to),
             _ => false,
-        });
-        let goes_first = goes_first.collect();
-        Straight {
-            drafts: Vec::new(),
-            shape: None,
-            goes_first,
-            done: vec![false; program.steps.len()],
-            peers,
-        }
+        };
+        let (firsts, others): (Vec<_>, Vec<_>) = (0..).zip(&program.steps).partition(goes_first);
+        let order = firsts.iter().chain(&others).map(|(index, _)| *index).collect();
+        Straight { order, firsts: firsts.len(), moves: Vec::new(), shape: None, at: 0, peers }
+    }
+
+    /// By step: whether the run under way has carried it out.
+    pub(super) fn done(&self) -> Vec<bool> {
+        let mut done = vec![false; self.order.len()];
+        self.order[..self.at].iter().for_each(|step| done[*step as usize] = true);
+        done
     }
 }
 
@@ -77,17 +87,17 @@ struct Looks {
 impl Exchange<'_, '_> {
     /// Sends what goes before all else: whoever waits for it should not wait for anything that this rank still does.
     pub(super) fn send_first(&mut self) -> Result<(), Failure> {
-        self.ready();
-        let went = self.go(true);
+        self.ready()?;
+        let went = self.go(self.straight.firsts);
         if went.is_err() {
             self.ring();
         }
         went.map(drop)
     }
 
-    /// Carries out what goes at once after that: whether that was everything. `straight.done` says which steps it was.
+    /// Carries out what goes at once after that: whether that was everything. `straight` knows which steps it was.
     pub(super) fn run_straight(&mut self) -> Result<bool, Failure> {
-        let went = self.go(false);
+        let went = self.go(self.straight.order.len());
         self.ring();
         if let Ok(true) = went {
             self.executor.clear();
@@ -96,93 +106,88 @@ impl Exchange<'_, '_> {
     }
 
     /// Readies the headers, and forgets the last run.
-    fn ready(&mut self) {
-        let steps = &self.program.steps;
-        self.straight.done.fill(false);
+    fn ready(&mut self) -> Result<(), Failure> {
+        self.straight.at = 0;
         if self.straight.shape != Some(self.operation.descriptor.shape) {
-            self.straight.drafts =
-                (0..).zip(steps).map(|(index, step)| self.draft(index, &step.action)).collect();
+            let order = std::mem::take(&mut self.straight.order);
+            let moves = order.iter().map(|step| self.to_move(*step)).collect::<Result<_, Failure>>();
+            (self.straight.order, self.straight.moves) = (order, moves?);
             self.straight.shape = Some(self.operation.descriptor.shape);
         }
-        for draft in self.straight.drafts.iter_mut().flatten() {
-            draft.renew(self.epoch, self.operation.sequence);
+        for one in &mut self.straight.moves {
+            if let Move::Send { header, .. } | Move::Recv { header, .. } = one {
+                header.renew(self.operation.epoch, self.operation.sequence);
+            }
         }
+        Ok(())
     }
 
-    fn draft(&self, index: StepIndex, action: &Action) -> Option<Draft> {
-        let message = self.engine.message(index);
-        match *action {
+    fn to_move(&mut self, step: StepIndex) -> Result<Move, Failure> {
+        let message = self.engine.message(step);
+        Ok(match &self.program.steps[step as usize].action {
             Action::Send { to, src, content } => {
-                let payload_bytes = self.payload_bytes(src, content);
-                Some(self.header(to, self.operation.channel, message).with(payload_bytes).draft())
+                let payload_bytes = self.payload_bytes(*src, *content);
+                let header = self.header(*to, self.operation.channel, message).with(payload_bytes).draft();
+                Move::Send { to: *to, src: self.executor.piece(*src, *content), header }
             }
             Action::Recv { from, dst, content } => {
-                let payload_bytes = self.payload_bytes(dst, content);
-                Some(self.expectation(from, message, payload_bytes).header().draft())
+                let payload_bytes = self.payload_bytes(*dst, *content);
+                let header = self.expectation(*from, message, payload_bytes).header().draft();
+                Move::Recv { from: *from, dst: self.executor.piece(*dst, *content), header }
             }
-            Action::Reduce { .. } | Action::Copy { .. } => None,
-        }
+            Action::Reduce { inputs, target, out } => {
+                let place = self.executor.reduction(inputs, *target)?;
+                let pieces = inputs.iter().map(|input| self.executor.piece(input.region, input.content));
+                Move::Reduce { place, inputs: pieces.collect(), out: self.executor.piece(*out, *target) }
+            }
+            Action::Copy { src, dst, content } => {
+                let [src, dst] = [*src, *dst].map(|region| self.executor.piece(region, *content));
+                Move::Copy { src, dst }
+            }
+        })
     }
 
-    /// Carries out the steps that are not done, in their order, to the first that must wait; only sends
-    /// that go before all else if `sends`.
-    fn go(&mut self, sends: bool) -> Result<bool, Failure> {
-        let program = self.program;
+    /// Carries out the steps that are not done, up to step `end` of their order or the first that must wait.
+    fn go(&mut self, end: usize) -> Result<bool, Failure> {
+        let channel = self.operation.channel;
         let mut looks = Looks { left: self.link.looks(), done: 0, asked: false };
-        for (at, step) in program.steps.iter().enumerate() {
-            if self.straight.done[at] {
-                continue;
+        while self.straight.at < end {
+            match &self.straight.moves[self.straight.at] {
+                Move::Send { to, src, header } => {
+                    let payload = self.executor.read_piece(*src);
+                    if !self.link.try_send_buffered(*to, channel, header, payload)? {
+                        return Ok(false);
+                    }
+                }
+                Move::Recv { from, .. } => {
+                    if !self.await_message(*from, &mut looks)? {
+                        return Ok(false);
+                    }
+                }
+                Move::Reduce { place, inputs, out } => self.executor.reduce_pieces(*place, inputs, *out)?,
+                Move::Copy { src, dst } => self.executor.copy_piece(*src, *dst),
             }
-            let goes = match &step.action {
-                Action::Send { to, src, content } if !sends || self.straight.goes_first[at] => {
-                    let header = self.straight.drafts[at].as_ref().expect("a message has a header");
-                    let payload = self.executor.read(*src, *content);
-                    self.link.try_send_buffered(*to, self.operation.channel, header, payload)?
-                }
-                _ if sends => continue,
-                Action::Send { .. } => unreachable!("the first arm's"),
-                Action::Recv { from, dst, content } => {
-                    self.await_message(at, *from, (*dst, *content), &mut looks)?
-                }
-                Action::Reduce { inputs, target, out } => {
-                    self.executor.reduce(inputs, *target, *out)?;
-                    true
-                }
-                Action::Copy { src, dst, content } => {
-                    self.executor.copy(*src, *dst, *content)?;
-                    true
-                }
-            };
-            if !goes {
-                return Ok(false);
-            }
-            self.straight.done[at] = true;
+            self.straight.at += 1;
         }
         Ok(true)
     }
 
-    /// Takes the message of the `Recv` at a place, if it is there before the looks are used up.
-    fn await_message(
-        &mut self,
-        at: usize,
-        from: Rank,
-        (dst, content): (Region, Content),
-        looks: &mut Looks,
-    ) -> Result<bool, Failure> {
-        let channel = self.operation.channel;
+    /// Takes the message of the `Recv` that is next, if it is there before the looks are used up.
+    #[inline]
+    fn await_message(&mut self, from: Rank, looks: &mut Looks) -> Result<bool, Failure> {
+        let (channel, at) = (self.operation.channel, self.straight.at);
         if self.peers[from as usize].has_early(channel) {
-            return self.take(from, at as StepIndex);
+            return self.take(from, self.straight.order[at]);
         }
-        let mut memory = self.executor.spare(self.payload_bytes(dst, content) as usize);
         loop {
-            let expected = self.straight.drafts[at].as_ref().expect("a message has a header");
-            let out = WriteSpan::from(&mut memory[..]);
-            if self.link.try_recv_expected(from, channel, expected, out)? {
-                self.keep(dst, content, Message::Small(memory))?;
+            let Move::Recv { dst, header, .. } = &self.straight.moves[at] else {
+                unreachable!("the caller has seen that it is a Recv")
+            };
+            if self.link.try_recv_expected(from, channel, header, self.executor.small(*dst))? {
+                self.executor.took_small(*dst);
                 return Ok(true);
             }
             if looks.left == 0 {
-                self.executor.put_back(memory);
                 return Ok(false);
             }
             looks.left -= 1;

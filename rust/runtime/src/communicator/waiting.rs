@@ -44,7 +44,7 @@ impl Exchange<'_, '_> {
                 && let Some(frame) = self.look(rank, Channel::Collective)?
             {
                 let header = *frame.header();
-                if (header.epoch, header.sequence) == (self.epoch, self.operation.sequence) {
+                if (header.epoch, header.sequence) == (self.operation.epoch, self.operation.sequence) {
                     self.expectation(rank, header.message, header.payload_bytes).check(&header)?;
                 }
                 self.put_aside(rank, Channel::Collective, &frame)?;
@@ -58,11 +58,11 @@ impl Exchange<'_, '_> {
                 self.put_aside(rank, Channel::PointToPoint, &frame)?;
             }
             if let Some(notice) = self.peers[at].notice {
-                judge(self.recorder, rank, &notice)?;
+                judge(self.recorder.handle(), rank, &notice)?;
                 // One of a call to come stays until that is made.
                 let next =
                     self.operation.collective + u64::from(self.operation.channel == Channel::Collective);
-                if (notice.epoch, notice.sequence) < (self.epoch, next) {
+                if (notice.epoch, notice.sequence) < (self.operation.epoch, next) {
                     self.peers[at].notice = None;
                 }
             }
@@ -131,6 +131,9 @@ impl Exchange<'_, '_> {
 
     /// For how long the call has waited for the rank that it waited for longest.
     pub(crate) fn waited(&self) -> Option<(u64, Rank)> {
+        if !self.is_ordinary {
+            return None;
+        }
         let longest = (0..).zip(&*self.peers).max_by_key(|(rank, peer)| (peer.waited_ns, Reverse(*rank)));
         longest.map(|(rank, peer)| (peer.waited_ns, rank)).filter(|(waited_ns, _)| *waited_ns > 0)
     }

@@ -131,15 +131,16 @@ pub(crate) fn dump_if_asked(recorder: &FlightRecorder, kind: ErrorKind) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recorder::tests::{owner, record};
+    use crate::recorder::Recorder;
+    use crate::recorder::tests::{begin, owner, record};
     use crate::site::Site;
 
     #[test]
     fn a_dump_is_a_line_that_says_whose_it_is_and_one_a_record() {
-        let recorder = FlightRecorder::new(owner());
-        recorder.begin(&OperationRecord { site: Site::of("a \"b\".py", 3), ..record(7) });
+        let mut recorder = Recorder::new(owner());
+        begin(&mut recorder, &OperationRecord { site: Site::of("a \"b\".py", 3), ..record(7) });
         recorder.end(Some(ErrorKind::PeerLost));
-        let text = recorder.json_lines("a test");
+        let text = recorder.handle().json_lines("a test");
         let [whose, operation] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
         let field = |line: &str, field: &str| assert!(line.contains(field), "{field} is not in {line}");
         for expected in ["\"rank\":1", "\"world_size\":3", "\"reason\":\"a test\"", "\"operations\":1"] {
@@ -160,7 +161,8 @@ mod tests {
     #[test]
     fn a_dump_that_can_not_be_written_leaves_nothing_behind() {
         let folder = std::env::temp_dir().join(format!("isobit-dump-{}", std::process::id()));
-        let recorder = FlightRecorder::new(owner());
+        let recorder = Recorder::new(owner());
+        let recorder = recorder.handle();
         let path = recorder.dump_to(&folder, "a test").unwrap();
         assert!(recorder.dump(&folder, "to a folder").is_err());
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);

@@ -1,8 +1,8 @@
 //! The flight recorder: the last operations of a communicator, always on.
 //!
 //! An operation costs two looks at the processor's counter and a few stores, the first of them while its first messages
-//! are under way, if it is small; nothing is locked, allocated or formatted until somebody asks. What is asked for comes from a shared handle, so that it can be had while the
-//! communicator is busy: that is when it is wanted.
+//! are under way, if it is small; nothing is locked, allocated or formatted until somebody asks. What is asked for comes
+//! from a shared handle, so that it can be had while the communicator is busy: that is when it is wanted.
 
 mod dump;
 mod registry;
@@ -70,6 +70,20 @@ pub struct OperationRecord {
     pub awaited: Option<Rank>,
 }
 
+/// What operations in a row may have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Description {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) epoch: u32,
+    pub(crate) channel: Channel,
+    pub(crate) peer: Option<Rank>,
+    pub(crate) tag: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A number of a plan, the digest of a shape, an epoch and a tag: what a description follows from.
+pub(crate) type Key = [u64; 4];
+
 /// Who records.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Owner {
@@ -77,6 +91,14 @@ pub(crate) struct Owner {
     pub(crate) world_size: u32,
     pub(crate) group: u64,
     pub(crate) transport: &'static str,
+}
+
+/// The side that notes: the communicator's own.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    handle: FlightRecorder,
+    /// What the latest description is of.
+    described: Option<Key>,
 }
 
 /// A handle on a communicator's flight recorder, which may be read at any time, from any thread.
@@ -110,45 +132,62 @@ impl Clock {
     }
 }
 
-impl FlightRecorder {
-    pub(crate) fn new(owner: Owner) -> FlightRecorder {
-        let recorder = FlightRecorder(Arc::new(Shared {
+impl Recorder {
+    pub(crate) fn new(owner: Owner) -> Recorder {
+        let handle = FlightRecorder(Arc::new(Shared {
             owner,
             process: std::process::id(),
             clock: clock::Clock::start(),
             ring: Ring::new(),
         }));
-        registry::add(&recorder);
-        recorder
+        registry::add(&handle);
+        Recorder { handle, described: None }
     }
 
-    /// Notes that an operation begins, now. Only the thread that has the communicator may note.
+    pub(crate) fn handle(&self) -> &FlightRecorder {
+        &self.handle
+    }
+
+    /// Notes that an operation begins, now. Equal keys have equal descriptions.
     #[inline]
-    pub(crate) fn begin(&self, record: &OperationRecord) {
+    pub(crate) fn begin(
+        &mut self,
+        key: Key,
+        sequence: u64,
+        site: Site,
+        describe: impl FnOnce() -> Description,
+    ) {
         if !IS_ON {
             return;
         }
-        self.0.ring.begin(record, clock::ticks());
+        let ring = &self.handle.0.ring;
+        if self.described != Some(key) {
+            self.described = Some(key);
+            ring.describe(&describe());
+        }
+        ring.begin(sequence, site, clock::ticks());
     }
 
     /// Notes for whom the operation under way waits.
-    pub(crate) fn waits(&self, waited_ns: u64, awaited: Option<Rank>) {
+    pub(crate) fn waits(&mut self, waited_ns: u64, awaited: Option<Rank>) {
         if !IS_ON {
             return;
         }
-        self.0.ring.waits(waited_ns, awaited);
+        self.handle.0.ring.waits(waited_ns, awaited);
     }
 
     /// Notes how the operation under way ended.
     #[inline]
-    pub(crate) fn end(&self, failed: Option<ErrorKind>) {
+    pub(crate) fn end(&mut self, failed: Option<ErrorKind>) {
         if !IS_ON {
             return;
         }
         let state = failed.map_or(OperationState::Completed, OperationState::Failed);
-        self.0.ring.end(clock::ticks(), state);
+        self.handle.0.ring.end(clock::ticks(), state);
     }
+}
 
+impl FlightRecorder {
     /// What this rank called as collective number `sequence` of `epoch`, if it did so lately.
     pub(crate) fn collective(&self, epoch: u32, sequence: u64) -> Option<Descriptor> {
         let is_it = |record: &OperationRecord| {
@@ -218,23 +257,58 @@ mod tests {
         }
     }
 
+    /// Notes that an operation begins that is like `record`, but for its times.
+    pub(super) fn begin(recorder: &mut Recorder, record: &OperationRecord) {
+        let OperationRecord { descriptor, epoch, channel, peer, tag, bytes, .. } = *record;
+        let key = [descriptor.count, descriptor.shape, u64::from(epoch) << 8 | u64::from(channel.code()), tag];
+        let description = Description { descriptor, epoch, channel, peer, tag, bytes };
+        recorder.begin(key, record.sequence, record.site, || description);
+    }
+
     #[test]
     fn the_last_operations_are_kept_in_their_order_and_no_more() {
-        let recorder = FlightRecorder::new(owner());
+        let mut recorder = Recorder::new(owner());
         for count in 1..=3 * OPERATIONS_KEPT as u64 + 5 {
-            recorder.begin(&record(count - 1));
+            begin(&mut recorder, &record(count - 1));
             recorder.end(None);
-            let kept: Vec<u64> = recorder.records().iter().map(|record| record.sequence).collect();
+            let kept: Vec<u64> = recorder.handle().records().iter().map(|record| record.sequence).collect();
             let expected: Vec<u64> = (count.saturating_sub(OPERATIONS_KEPT as u64)..count).collect();
             assert_eq!(kept, expected);
         }
     }
 
     #[test]
+    fn operations_that_are_alike_are_described_once_and_for_as_long_as_one_of_them_is_kept() {
+        let mut recorder = Recorder::new(owner());
+        let alike = |count, sequence| OperationRecord { sequence, ..record(count) };
+        let mut expected = Vec::new();
+        // Runs of many lengths; those of two alternate, too, so that descriptions come back.
+        for (run, length) in [1, OPERATIONS_KEPT as u64 - 1, 3, 1, 1, 40].into_iter().cycle().take(60).enumerate() {
+            for sequence in 0..length {
+                let record = alike(run as u64 % 7, sequence);
+                begin(&mut recorder, &record);
+                expected.push((record.descriptor.count, sequence));
+            }
+            let kept = recorder.handle().records();
+            let kept: Vec<_> = kept.iter().map(|kept| (kept.descriptor.count, kept.sequence)).collect();
+            assert_eq!(kept, expected[expected.len().saturating_sub(OPERATIONS_KEPT)..]);
+        }
+        let mut descriptions = 0;
+        for number in 0..3 {
+            recorder.begin([u64::MAX; 4], number, Site::UNKNOWN, || {
+                descriptions += 1;
+                Description { descriptor: record(0).descriptor, epoch: 0, channel: Channel::Collective, peer: None, tag: 0, bytes: 0 }
+            });
+        }
+        assert_eq!(descriptions, 1);
+    }
+
+    #[test]
     fn an_operation_shows_how_it_went_while_it_goes_on() {
-        let recorder = FlightRecorder::new(owner());
-        recorder.begin(&record(0));
-        let latest = || *recorder.records().last().unwrap();
+        let mut recorder = Recorder::new(owner());
+        begin(&mut recorder, &record(0));
+        let handle = recorder.handle().clone();
+        let latest = || *handle.records().last().unwrap();
         assert_eq!((latest().state, latest().end_ns), (OperationState::Started, None));
         recorder.waits(70, Some(2));
         assert_eq!((latest().waited_ns, latest().awaited), (70, Some(2)));
@@ -245,12 +319,12 @@ mod tests {
 
     #[test]
     fn a_past_collective_is_found_by_its_epoch_and_number() {
-        let recorder = FlightRecorder::new(owner());
-        recorder.begin(&record(4));
-        recorder.begin(&OperationRecord { channel: Channel::PointToPoint, ..record(5) });
-        recorder.begin(&OperationRecord { epoch: 1, ..record(6) });
-        assert_eq!(recorder.collective(0, 4), Some(record(4).descriptor));
-        assert_eq!(recorder.collective(0, 5), None, "that was a send");
-        assert_eq!(recorder.collective(0, 6), None, "that was in another epoch");
+        let mut recorder = Recorder::new(owner());
+        begin(&mut recorder, &record(4));
+        begin(&mut recorder, &OperationRecord { channel: Channel::PointToPoint, ..record(5) });
+        begin(&mut recorder, &OperationRecord { epoch: 1, ..record(6) });
+        assert_eq!(recorder.handle().collective(0, 4), Some(record(4).descriptor));
+        assert_eq!(recorder.handle().collective(0, 5), None, "that was a send");
+        assert_eq!(recorder.handle().collective(0, 6), None, "that was in another epoch");
     }
 }

@@ -33,16 +33,17 @@ pub fn flight_recorders() -> Vec<FlightRecorder> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recorder::tests::{owner, record};
+    use crate::recorder::Recorder;
+    use crate::recorder::tests::{begin, owner, record};
 
     #[test]
     fn communicators_that_are_gone_are_remembered_for_a_while_and_not_for_ever() {
-        let kept = FlightRecorder::new(owner());
+        let kept = Recorder::new(owner());
         for number in 0..40 {
-            FlightRecorder::new(owner()).begin(&record(1000 + number));
+            begin(&mut Recorder::new(owner()), &record(1000 + number));
         }
         let all = flight_recorders();
-        assert!(all.iter().any(|one| Arc::ptr_eq(&one.0, &kept.0)), "one in use is never forgotten");
+        assert!(all.iter().any(|one| Arc::ptr_eq(&one.0, &kept.handle().0)), "one in use is never forgotten");
         let remembers = |sequence: u64| {
             all.iter().any(|one| one.records().first().is_some_and(|first| first.sequence == sequence))
         };

@@ -1,5 +1,10 @@
 //! The last operations, as one thread writes them and any may read them meanwhile, without a lock.
 //!
+//! Operations in a row are often alike but for their number and their times. So what they may share, their
+//! description, is written once for all of them, to a ring of its own, and an operation takes one cache line, which
+//! names its description. No description is replaced before all operations that have it are: each further one came
+//! with an operation after the last of them.
+//!
 //! A slot is words that are only reached as atomics, and a stamp, which is odd while they are written. A reader
 //! that finds another stamp afterwards than before may have read parts of two operations, and looks again.
 
@@ -9,7 +14,7 @@ use std::sync::atomic::{AtomicU64, fence};
 use isobit_core::wire::{Channel, Collective, Descriptor};
 use isobit_core::{Contract, Dtype, Rank};
 
-use super::{OPERATIONS_KEPT, OperationRecord, OperationState};
+use super::{Description, OPERATIONS_KEPT, OperationRecord, OperationState};
 use crate::error::ErrorKind;
 use crate::site::Site;
 
@@ -19,33 +24,40 @@ const LOOKS: usize = 10_000;
 const NOBODY: Rank = Rank::MAX;
 const NEVER: u64 = u64::MAX;
 
-const WORDS: usize = 15;
-const START: usize = 11;
-// The words that an operation's end, or its waiting, changes.
-const END: usize = 12;
-const WAITED: usize = 13;
+/// The words of an operation: the site and, from bit 16 on, the number of its description; its sequence number; its
+/// start; and what its waiting and its end change.
+const OPERATION_WORDS: usize = 6;
+const END: usize = 3;
+const WAITED: usize = 4;
 /// The rank awaited, and the state.
-const AWAITED: usize = 14;
+const AWAITED: usize = 5;
 
-type Words = [u64; WORDS];
+const DESCRIPTION_WORDS: usize = 10;
 
 /// The last operations. Only one thread at a time may write.
 #[derive(Debug)]
 pub(super) struct Ring {
-    count: AtomicU64,
-    slots: Box<[Slot]>,
+    operations: Cells<OPERATION_WORDS>,
+    descriptions: Cells<DESCRIPTION_WORDS>,
 }
 
-/// Two cache lines.
-#[derive(Default, Debug)]
-#[repr(align(128))]
-struct Slot {
-    /// From the upper half on: the operation's number, and how often its words were written, twice.
+/// As many slots as operations are kept, used in turn.
+#[derive(Debug)]
+struct Cells<const WORDS: usize> {
+    count: AtomicU64,
+    slots: Box<[Slot<WORDS>]>,
+}
+
+/// Whole cache lines.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Slot<const WORDS: usize> {
+    /// From the upper half on: the number of what is in it, and how often its words were written, twice.
     stamp: AtomicU64,
     words: [AtomicU64; WORDS],
 }
 
-impl Slot {
+impl<const WORDS: usize> Slot<WORDS> {
     /// Writes some of the words; `stamp` is the one before.
     #[inline]
     fn write(&self, stamp: u64, words: impl IntoIterator<Item = (usize, u64)>) {
@@ -57,8 +69,8 @@ impl Slot {
         self.stamp.store(stamp + 2, Release);
     }
 
-    /// The words of operation `number`, if they are here.
-    fn read(&self, number: u64) -> Option<Words> {
+    /// The words of number `number`, if they are here.
+    fn read(&self, number: u64) -> Option<[u64; WORDS]> {
         for _ in 0..LOOKS {
             let stamp = self.stamp.load(Acquire);
             if stamp >> 32 != number & 0xffff_ffff {
@@ -75,26 +87,45 @@ impl Slot {
     }
 }
 
-impl Ring {
-    pub(super) fn new() -> Ring {
-        Ring { count: AtomicU64::new(0), slots: (0..OPERATIONS_KEPT).map(|_| Slot::default()).collect() }
+impl<const WORDS: usize> Cells<WORDS> {
+    fn new() -> Self {
+        let slot = |_| Slot { stamp: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; WORDS] };
+        Cells { count: AtomicU64::new(0), slots: (0..OPERATIONS_KEPT).map(slot).collect() }
     }
 
-    pub(super) fn count(&self) -> u64 {
-        self.count.load(Acquire)
-    }
-
-    fn slot(&self, number: u64) -> &Slot {
+    #[inline]
+    fn slot(&self, number: u64) -> &Slot<WORDS> {
         &self.slots[(number % OPERATIONS_KEPT as u64) as usize]
     }
 
     #[inline]
-    pub(super) fn begin(&self, record: &OperationRecord, start_ns: u64) {
+    fn add(&self, words: [u64; WORDS]) {
         let number = self.count.load(Relaxed);
-        let mut words = pack(record);
-        words[START] = start_ns;
         self.slot(number).write(number << 32, words.into_iter().enumerate());
         self.count.store(number + 1, Release);
+    }
+}
+
+impl Ring {
+    pub(super) fn new() -> Ring {
+        Ring { operations: Cells::new(), descriptions: Cells::new() }
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.operations.count.load(Acquire)
+    }
+
+    /// Describes the operations to come.
+    pub(super) fn describe(&self, description: &Description) {
+        self.descriptions.add(pack(description));
+    }
+
+    /// Adds an operation as it was described last.
+    #[inline]
+    pub(super) fn begin(&self, sequence: u64, site: Site, start_ns: u64) {
+        let description = self.descriptions.count.load(Relaxed) - 1;
+        let (name, started) = (u64::from(site.number()) | description << 16, state_code(OperationState::Started));
+        self.operations.add([name, sequence, start_ns, NEVER, 0, u64::from(NOBODY) | started << 32]);
     }
 
     pub(super) fn waits(&self, waited_ns: u64, awaited: Option<Rank>) {
@@ -114,9 +145,9 @@ impl Ring {
 
     /// Changes words of the latest operation.
     #[inline]
-    fn change(&self, to: impl FnOnce(&Slot) -> [(usize, u64); 2]) {
-        if let Some(number) = self.count.load(Relaxed).checked_sub(1) {
-            let slot = self.slot(number);
+    fn change(&self, to: impl FnOnce(&Slot<OPERATION_WORDS>) -> [(usize, u64); 2]) {
+        if let Some(number) = self.operations.count.load(Relaxed).checked_sub(1) {
+            let slot = self.operations.slot(number);
             slot.write(slot.stamp.load(Relaxed), to(slot));
         }
     }
@@ -124,15 +155,43 @@ impl Ring {
     /// From the latest to the oldest; those that are replaced meanwhile are left out.
     pub(super) fn latest_first(&self) -> impl Iterator<Item = OperationRecord> {
         let count = self.count();
-        (count.saturating_sub(OPERATIONS_KEPT as u64)..count)
-            .rev()
-            .filter_map(|number| unpack(&self.slot(number).read(number)?))
+        (count.saturating_sub(OPERATIONS_KEPT as u64)..count).rev().filter_map(|number| self.read(number))
+    }
+
+    fn read(&self, number: u64) -> Option<OperationRecord> {
+        let [name, sequence, start_ns, end_ns, waited_ns, awaited] =
+            self.operations.slot(number).read(number)?;
+        let description = name >> 16;
+        let Description { descriptor, epoch, channel, peer, tag, bytes } =
+            unpack(self.descriptions.slot(description).read(description)?)?;
+        Some(OperationRecord {
+            descriptor,
+            epoch,
+            sequence,
+            channel,
+            peer,
+            tag,
+            bytes,
+            site: Site::numbered(name as u16),
+            state: match awaited >> 32 {
+                0 => OperationState::Started,
+                1 => OperationState::Completed,
+                kind => OperationState::Failed(ErrorKind::from_code((kind - 2) as u8)?),
+            },
+            start_ns,
+            end_ns: Some(end_ns).filter(|end| *end != NEVER),
+            waited_ns,
+            awaited: somebody(awaited),
+        })
     }
 }
 
-#[inline]
-fn pack(record: &OperationRecord) -> Words {
-    let descriptor = &record.descriptor;
+fn somebody(rank: u64) -> Option<Rank> {
+    Some(rank as Rank).filter(|rank| *rank != NOBODY)
+}
+
+fn pack(description: &Description) -> [u64; DESCRIPTION_WORDS] {
+    let Description { descriptor, epoch, channel, peer, tag, bytes } = *description;
     let contract = descriptor.contract.map_or([0; 24], |contract| contract.encode());
     let [codes, leaves, divisor] =
         [0, 8, 16].map(|at| u64::from_le_bytes(contract[at..at + 8].try_into().unwrap()));
@@ -140,44 +199,22 @@ fn pack(record: &OperationRecord) -> Words {
     [
         u64::from(descriptor.collective.code())
             | u64::from(descriptor.dtype.code()) << 8
-            | u64::from(record.channel.code()) << 16
-            | u64::from(record.site.number()) << 24,
-        pair(descriptor.root.unwrap_or(NOBODY), record.peer.unwrap_or(NOBODY)),
+            | u64::from(channel.code()) << 16,
+        pair(descriptor.root.unwrap_or(NOBODY), peer.unwrap_or(NOBODY)),
         descriptor.count,
         descriptor.shape,
         descriptor.layout,
         codes,
-        leaves | u64::from(record.epoch) << 32,
+        leaves | u64::from(epoch) << 32,
         divisor,
-        record.sequence,
-        record.tag,
-        record.bytes,
-        record.start_ns,
-        record.end_ns.unwrap_or(NEVER),
-        record.waited_ns,
-        u64::from(record.awaited.unwrap_or(NOBODY)) | state_code(record.state) << 32,
+        tag,
+        bytes,
     ]
 }
 
-fn unpack(words: &Words) -> Option<OperationRecord> {
-    let &[
-        kinds,
-        pair,
-        count,
-        shape,
-        layout,
-        codes,
-        leaves,
-        divisor,
-        sequence,
-        tag,
-        bytes,
-        start_ns,
-        end_ns,
-        ..,
-    ] = words;
+fn unpack(words: [u64; DESCRIPTION_WORDS]) -> Option<Description> {
+    let [kinds, pair, count, shape, layout, codes, leaves, divisor, tag, bytes] = words;
     let byte = |at: u32| (kinds >> at) as u8;
-    let somebody = |rank: u64| Some(rank as Rank).filter(|rank| *rank != NOBODY);
     let mut contract = [0; 24];
     for (at, word) in [codes, leaves & 0xffff_ffff, divisor].into_iter().enumerate() {
         contract[8 * at..][..8].copy_from_slice(&word.to_le_bytes());
@@ -191,25 +228,8 @@ fn unpack(words: &Words) -> Option<OperationRecord> {
         shape,
         layout,
     };
-    Some(OperationRecord {
-        descriptor,
-        epoch: (leaves >> 32) as u32,
-        sequence,
-        channel: Channel::from_code(byte(16))?,
-        peer: somebody(pair >> 32),
-        tag,
-        bytes,
-        site: Site::numbered((kinds >> 24) as u16),
-        state: match words[AWAITED] >> 32 {
-            0 => OperationState::Started,
-            1 => OperationState::Completed,
-            kind => OperationState::Failed(ErrorKind::from_code((kind - 2) as u8)?),
-        },
-        start_ns,
-        end_ns: Some(end_ns).filter(|end| *end != NEVER),
-        waited_ns: words[WAITED],
-        awaited: somebody(words[AWAITED]),
-    })
+    let (channel, peer) = (Channel::from_code(byte(16))?, somebody(pair >> 32));
+    Some(Description { descriptor, epoch: (leaves >> 32) as u32, channel, peer, tag, bytes })
 }
 
 fn state_code(state: OperationState) -> u64 {
@@ -224,7 +244,14 @@ fn state_code(state: OperationState) -> u64 {
 mod tests {
     use super::*;
     use crate::recorder::tests::record;
+    use isobit_core::wire::Descriptor;
     use isobit_core::{ContractSpec, Order, ReduceOp};
+
+    fn begin(ring: &Ring, record: &OperationRecord) {
+        let OperationRecord { descriptor, epoch, channel, peer, tag, bytes, .. } = *record;
+        ring.describe(&Description { descriptor, epoch, channel, peer, tag, bytes });
+        ring.begin(record.sequence, record.site, record.start_ns);
+    }
 
     #[test]
     fn what_is_read_is_what_was_written() {
@@ -255,7 +282,11 @@ mod tests {
         };
         for record in [plain, full] {
             let ring = Ring::new();
-            ring.begin(&record, record.start_ns);
+            begin(&ring, &record);
+            if let Some(end_ns) = record.end_ns {
+                ring.end(end_ns, record.state);
+                ring.waits(record.waited_ns, record.awaited);
+            }
             assert_eq!(ring.latest_first().collect::<Vec<_>>(), [record]);
         }
     }
@@ -265,12 +296,13 @@ mod tests {
     fn an_operation_that_is_being_written_is_left_out() {
         let ring = Ring::new();
         let seen = || ring.latest_first().map(|record| record.sequence).collect::<Vec<_>>();
-        (0..2).for_each(|number| ring.begin(&record(number), number));
-        let stamp = &ring.slot(1).stamp;
-        let written = stamp.fetch_add(1, Relaxed);
-        assert_eq!(seen(), [0]);
-        stamp.store(written + 2, Relaxed);
-        assert_eq!(seen(), [1, 0]);
+        (0..2).for_each(|number| begin(&ring, &record(number)));
+        for stamp in [&ring.operations.slot(1).stamp, &ring.descriptions.slot(1).stamp] {
+            let written = stamp.fetch_add(1, Relaxed);
+            assert_eq!(seen(), [0]);
+            stamp.store(written + 2, Relaxed);
+            assert_eq!(seen(), [1, 0]);
+        }
     }
 
     #[test]
@@ -284,8 +316,8 @@ mod tests {
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for number in 0..300_000 {
-                    let (tag, bytes) = (number, number);
-                    ring.begin(&OperationRecord { tag, bytes, ..record(number) }, number);
+                    let (tag, bytes, start_ns) = (number, number, number);
+                    begin(&ring, &OperationRecord { tag, bytes, start_ns, ..record(number) });
                     ring.end(number, OperationState::Completed);
                 }
             });

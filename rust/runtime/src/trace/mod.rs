@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
-use isobit_core::wire::Descriptor;
 
 use crate::error::ErrorKind;
-use crate::recorder::{Clock, OperationRecord, Owner};
+use crate::communicator::Operation;
+use crate::recorder::{Clock, Owner};
+use crate::site::Site;
 use event::{Event, Lane};
 use sink::Sink;
 
@@ -49,14 +50,12 @@ impl Trace {
         Some(Box::new(Trace { lane, clock, events, flushed: Instant::now(), sink }))
     }
 
-    /// An operation begins.
-    pub(crate) fn operation(&mut self, record: &OperationRecord) {
-        let (descriptor, site) = (record.descriptor, record.site);
-        let Descriptor { root, .. } = descriptor;
+    /// An operation begins, at a site.
+    pub(crate) fn operation(&mut self, operation: &Operation<'_>, site: Site) {
+        let Operation { descriptor, epoch, sequence, peer, bytes, .. } = *operation;
         let at = self.clock.ns(Instant::now());
-        let OperationRecord { epoch, sequence, peer, bytes, .. } = *record;
         // The sender is the root of a send or receive.
-        let sends = peer.is_some() && root != peer;
+        let sends = peer.is_some() && descriptor.root != peer;
         self.add(Event::Begin { at, descriptor, epoch, sequence, peer, sends, bytes, site });
     }
 
