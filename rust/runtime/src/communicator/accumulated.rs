@@ -100,6 +100,6 @@ impl Communicator {
             accumulator.held.values().map(|(_, memory)| memory.span().into()).collect();
         let leaf_map = Some(accumulator.map.clone());
         let signature = Signature { leaf_map, ..Signature::reduction(collective, contract, counts) };
-        self.perform(signature, 0, &parts, out, call)
+        self.perform(signature, &parts, out, call)
     }
 }

@@ -1,12 +1,12 @@
-//! The collectives: argument checks and what each asks of the planner.
+//! The collectives, as they are called.
 
 use isobit_core::wire::Collective;
 use isobit_core::{Contract, ContractSpec, Dtype, Order, Rank, ReduceOp};
 use isobit_sys::{ReadSpan, WriteSpan};
 
 use super::Communicator;
+use super::asked::Asked;
 use super::operation::Call;
-use super::signature::{Amounts, Signature};
 use crate::error::{Error, ErrorKind};
 
 /// What a reduction is asked to be; see [`ContractSpec`].
@@ -63,19 +63,8 @@ impl Communicator {
         reduction: &Reduction,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        self.calling(|comm| {
-            let collective = Collective::AllReduce;
-            let contract = comm.plain_contract(collective, reduction)?;
-            let count = comm.elements(collective, "input", input.len(), contract.dtype_in())?;
-            comm.check_len(collective, "out", out.len(), count, contract.dtype_out())?;
-            comm.perform(
-                Signature::reduction(collective, contract, Amounts::Same(count)),
-                0,
-                &[input],
-                out,
-                call,
-            )
-        })
+        let asked = Asked::reduction(Collective::AllReduce, reduction).gives(input.len()).gets(out.len());
+        self.ask(asked, 0, &[input], out, call)
     }
 
     /// The root gets the reduction of everyone's `input`; `out` is needed there only.
@@ -87,17 +76,10 @@ impl Communicator {
         root: Rank,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        self.calling(|comm| {
-            let collective = Collective::Reduce;
-            let contract = comm.plain_contract(collective, reduction)?;
-            let count = comm.elements(collective, "input", input.len(), contract.dtype_in())?;
-            let out = comm.rooted(collective, root, "out", out)?.unwrap_or_else(nowhere);
-            if comm.rank() == root {
-                comm.check_len(collective, "out", out.len(), count, contract.dtype_out())?;
-            }
-            let signature = Signature::reduction(collective, contract, Amounts::Same(count)).rooted(root);
-            comm.perform(signature, 0, &[input], out, call)
-        })
+        let asked = Asked::reduction(Collective::Reduce, reduction).rooted(root);
+        let asked = asked.gives(input.len()).gets(out.map(WriteSpan::len));
+        let out = out.filter(|_| self.rank() == root).unwrap_or_else(nowhere);
+        self.ask(asked, 0, &[input], out, call)
     }
 
     /// Each rank gets its block of the reduction: `input` is the blocks of all ranks, one after the
@@ -110,14 +92,9 @@ impl Communicator {
         counts: Option<&[u64]>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        self.calling(|comm| {
-            let collective = Collective::ReduceScatter;
-            let contract = comm.plain_contract(collective, reduction)?;
-            let count = comm.elements(collective, "input", input.len(), contract.dtype_in())?;
-            let counts = comm.blocks_of(collective, count, counts)?;
-            comm.check_len(collective, "out", out.len(), comm.block(&counts), contract.dtype_out())?;
-            comm.perform(Signature::reduction(collective, contract, counts), 0, &[input], out, call)
-        })
+        let asked = Asked::reduction(Collective::ReduceScatter, reduction).counted([counts, None]);
+        let asked = asked.gives(input.len()).gets(out.len());
+        self.ask(asked, 0, &[input], out, call)
     }
 
     /// Everyone gets everyone's block, in the order of ranks; blocks are as long as `input` unless
@@ -130,12 +107,9 @@ impl Communicator {
         counts: Option<&[u64]>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        self.calling(|comm| {
-            let collective = Collective::AllGather;
-            let counts = comm.blocks_like(collective, input.len(), dtype, counts)?;
-            comm.check_len(collective, "out", out.len(), comm.total(&counts), dtype)?;
-            comm.perform(Signature::movement(collective, dtype, counts), 0, &[input], out, call)
-        })
+        let asked = Asked::movement(Collective::AllGather, dtype).counted([counts, None]);
+        let asked = asked.gives(input.len()).gets(out.len());
+        self.ask(asked, 0, &[input], out, call)
     }
 
     /// The root gets everyone's block; `out` is needed there only. Counts as in `all_gather`.
@@ -148,15 +122,10 @@ impl Communicator {
         counts: Option<&[u64]>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        self.calling(|comm| {
-            let collective = Collective::Gather;
-            let counts = comm.blocks_like(collective, input.len(), dtype, counts)?;
-            let out = comm.rooted(collective, root, "out", out)?.unwrap_or_else(nowhere);
-            if comm.rank() == root {
-                comm.check_len(collective, "out", out.len(), comm.total(&counts), dtype)?;
-            }
-            comm.perform(Signature::movement(collective, dtype, counts).rooted(root), 0, &[input], out, call)
-        })
+        let asked = Asked::movement(Collective::Gather, dtype).rooted(root).counted([counts, None]);
+        let asked = asked.gives(input.len()).gets(out.map(WriteSpan::len));
+        let out = out.filter(|_| self.rank() == root).unwrap_or_else(nowhere);
+        self.ask(asked, 0, &[input], out, call)
     }
 
     /// Each rank gets its block of the root's `input`, which is needed there only. Blocks are as
@@ -170,21 +139,10 @@ impl Communicator {
         counts: Option<&[u64]>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        self.calling(|comm| {
-            let collective = Collective::Scatter;
-            let counts = comm.blocks_like(collective, out.len(), dtype, counts)?;
-            let input = comm.rooted(collective, root, "input", input)?;
-            if let Some(input) = input {
-                comm.check_len(collective, "input", input.len(), comm.total(&counts), dtype)?;
-            }
-            comm.perform(
-                Signature::movement(collective, dtype, counts).rooted(root),
-                0,
-                input.as_slice(),
-                out,
-                call,
-            )
-        })
+        let asked = Asked::movement(Collective::Scatter, dtype).rooted(root).counted([counts, None]);
+        let asked = asked.gives(input.map(ReadSpan::len)).gets(out.len());
+        let input = input.filter(|_| self.rank() == root);
+        self.ask(asked, 0, input.as_slice(), out, call)
     }
 
     /// Everyone's `buffer` becomes the root's.
@@ -195,14 +153,9 @@ impl Communicator {
         root: Rank,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        self.calling(|comm| {
-            let collective = Collective::Broadcast;
-            comm.check_rank(collective, "root", root)?;
-            let count = comm.elements(collective, "buffer", buffer.len(), dtype)?;
-            let input = (comm.rank() == root).then(|| ReadSpan::from(buffer));
-            let signature = Signature::movement(collective, dtype, Amounts::Same(count)).rooted(root);
-            comm.perform(signature, 0, input.as_slice(), buffer, call)
-        })
+        let asked = Asked::movement(Collective::Broadcast, dtype).rooted(root);
+        let input = (self.rank() == root).then(|| ReadSpan::from(buffer));
+        self.ask(asked.gets(buffer.len()), 0, input.as_slice(), buffer, call)
     }
 
     /// Each rank gets a block of each: `input` is the blocks for each rank, `out` those from each,
@@ -216,27 +169,14 @@ impl Communicator {
         recv_counts: Option<&[u64]>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        self.calling(|comm| {
-            let collective = Collective::AllToAll;
-            let sends = comm.elements(collective, "input", input.len(), dtype)?;
-            let receives = comm.elements(collective, "out", out.len(), dtype)?;
-            let send = comm.listed(collective, sends, send_counts)?;
-            let recv = comm.listed(collective, receives, recv_counts)?;
-            if send[comm.rank() as usize] != recv[comm.rank() as usize] {
-                return Err(comm.wrong(
-                    collective,
-                    "this rank sends itself another number of elements than it receives",
-                ));
-            }
-            let signature = Signature::movement(collective, dtype, Amounts::Pairs { send, recv });
-            comm.perform(signature, 0, &[input], out, call)
-        })
+        let asked = Asked::movement(Collective::AllToAll, dtype).counted([send_counts, recv_counts]);
+        let asked = asked.gives(input.len()).gets(out.len());
+        self.ask(asked, 0, &[input], out, call)
     }
 
     /// Returns when every rank has called it.
     pub fn barrier(&mut self, call: &mut Call<'_>) -> Result<(), Error> {
-        let signature = Signature::movement(Collective::Barrier, Dtype::U8, Amounts::Same(0));
-        self.perform(signature, 0, &[], nowhere(), call)
+        self.ask(Asked::movement(Collective::Barrier, Dtype::U8), 0, &[], nowhere(), call)
     }
 
     /// Sends to one rank; returns when that rank has the message. The sends from one rank to
@@ -249,11 +189,8 @@ impl Communicator {
         tag: u64,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        self.calling(|comm| {
-            let count = comm.elements(Collective::PointToPoint, "input", input.len(), dtype)?;
-            let signature = Signature::movement(Collective::PointToPoint, dtype, Amounts::Same(count));
-            comm.point_to_point([comm.rank(), to], tag, signature, &[input], nowhere(), call)
-        })
+        let asked = Asked::movement(Collective::PointToPoint, dtype).between([self.rank(), to]);
+        self.ask(asked.gives(input.len()), tag, &[input], nowhere(), call)
     }
 
     /// Receives from one rank.
@@ -265,30 +202,8 @@ impl Communicator {
         tag: u64,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        self.calling(|comm| {
-            let count = comm.elements(Collective::PointToPoint, "out", out.len(), dtype)?;
-            let signature = Signature::movement(Collective::PointToPoint, dtype, Amounts::Same(count));
-            comm.point_to_point([from, comm.rank()], tag, signature, &[], out, call)
-        })
-    }
-
-    fn point_to_point(
-        &mut self,
-        [from, to]: [Rank; 2],
-        tag: u64,
-        signature: Signature,
-        parts: &[ReadSpan<'_>],
-        out: WriteSpan<'_>,
-        call: &mut Call<'_>,
-    ) -> Result<(), Error> {
-        let collective = Collective::PointToPoint;
-        self.check_rank(collective, "peer", from.max(to))?;
-        if from == to {
-            return Err(self
-                .wrong(collective, format!("rank {to} can't exchange messages with itself: copy instead")));
-        }
-        let signature = Signature { receiver: Some(to), ..signature.rooted(from) };
-        self.perform(signature, tag, parts, out, call)
+        let asked = Asked::movement(Collective::PointToPoint, dtype).between([from, self.rank()]);
+        self.ask(asked.gets(out.len()), tag, &[], out, call)
     }
 }
 

@@ -4,6 +4,7 @@ mod abort;
 mod accumulate;
 mod accumulated;
 mod arguments;
+mod asked;
 mod collectives;
 #[cfg(test)]
 mod damage_tests;
@@ -30,12 +31,13 @@ use std::time::Duration;
 
 use isobit_core::schedule::{Limits, Topology};
 use isobit_core::wire::{Channel, Collective, Descriptor};
-use isobit_core::{Contract, Rank, digest};
+use isobit_core::{Contract, Rank};
 use isobit_sys::{Memory, ReadSpan, WriteSpan};
 
 pub use abort::AbortHandle;
 pub use accumulate::Accumulator;
 use accumulate::Spare;
+use asked::Latest;
 pub use collectives::Reduction;
 pub use explain::{Explanation, LeafCost};
 pub use operation::Call;
@@ -53,7 +55,7 @@ use exchange::Exchange;
 use failure::{Failure, Place};
 pub(crate) use operation::Operation;
 use peer::Peer;
-use plans::{NoPlan, Plans};
+use plans::Plans;
 use signature::Signature;
 
 /// How long a call may take unless it says otherwise: long enough for a rank that writes a
@@ -73,6 +75,7 @@ pub struct Communicator {
     /// Whether there are more ranks than cores.
     shares_cores: bool,
     plans: Plans,
+    latest: Option<Latest>,
     recorder: Recorder,
     trace: Option<Box<Trace>>,
     site: Site,
@@ -134,6 +137,7 @@ impl Communicator {
             peers: (0..world_size).map(|_| Peer::default()).collect(),
             shares_cores: topology.shares_cores(),
             plans: Plans::new(topology, rank, limits, buffered_bytes_max),
+            latest: None,
             trace: Trace::open(&owner),
             recorder: Recorder::new(owner),
             site: Site::UNKNOWN,
@@ -283,36 +287,26 @@ impl Communicator {
         }
     }
 
-    /// Carries out one operation.
-    fn perform(
+    /// Whether there still is a group to work with.
+    fn check_open(&mut self) -> Result<(), Error> {
+        if let Some(reason) = self.abort.wanted() {
+            self.abort(&reason);
+        }
+        self.ended.as_ref().map_or(Ok(()), |ended| Err(ended.clone()))
+    }
+
+    /// Carries out the operation that is the latest.
+    fn run(
         &mut self,
-        signature: Signature,
         tag: u64,
         parts: &[ReadSpan<'_>],
         out: WriteSpan<'_>,
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
-        if let Some(reason) = self.abort.wanted() {
-            self.abort(&reason);
-        }
-        if let Some(ended) = &self.ended {
-            return Err(ended.clone());
-        }
-        let Signature { collective, contract, dtype, root, receiver, .. } = signature;
-        let (descriptor, pairs) = (signature.descriptor(digest::words(call.shape)), signature.pairs());
-        self.told.list(&self.link, &signature, &descriptor, call.shape);
-        let plan = match self.plans.get(&signature) {
-            Ok(plan) => plan,
-            Err(NoPlan::Plan(error)) => return Err(self.wrong(collective, error.to_string())),
-            Err(NoPlan::Memory { bytes }) => {
-                let message = format!("no memory for {bytes} bytes of staging");
-                return Err(self.place(Some((&descriptor, self.sequence))).error(
-                    ErrorKind::Memory,
-                    None,
-                    message,
-                ));
-            }
-        };
+        self.check_open()?;
+        let latest = self.latest.as_ref().expect("an operation was looked up");
+        let (descriptor, (signature, plan)) = (latest.descriptor, self.plans.at(latest.plan));
+        let &Signature { contract, dtype, root, receiver, .. } = signature;
         let next = self.sequence;
         let counter = match (root, receiver) {
             (Some(from), Some(to)) if from == self.link.rank() => &mut self.sends[to as usize],
@@ -333,7 +327,7 @@ impl Communicator {
             peer,
             tag,
             bytes: given.max(out.len()) as u64,
-            pairs,
+            pairs: signature.pairs(),
         };
         sites::announce(&self.link, self.site, &mut self.told, &operation);
         if let Some(trace) = &mut self.trace {
@@ -366,7 +360,7 @@ impl Communicator {
         let waited = exchange.waited();
         let result = result.map_err(|failure| {
             let (is_final, told) = (failure.is_final(), matches!(failure, Failure::Broken(_)));
-            let failure = self.spelled_out(failure, &operation);
+            let failure = self.spelled_out(failure, channel, sequence);
             let whereabouts = self.whereabouts(&failure);
             let mut error = failure.at(self.place(Some((&descriptor, sequence))));
             error.message += &whereabouts;

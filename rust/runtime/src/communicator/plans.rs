@@ -55,7 +55,6 @@ pub(crate) struct Plans {
     plans: Vec<(Signature, Plan)>,
     /// By signature, its place among them.
     places: BTreeMap<Signature, usize>,
-    latest: usize,
     uses: u64,
 }
 
@@ -80,26 +79,28 @@ impl Plans {
         buffered_bytes_max: Option<u64>,
     ) -> Plans {
         let (plans, places) = (Vec::new(), BTreeMap::new());
-        Plans { topology, rank, limits, buffered_bytes_max, plans, places, latest: 0, uses: 0 }
+        Plans { topology, rank, limits, buffered_bytes_max, plans, places, uses: 0 }
     }
 
-    /// The plan of a signature, made now if it is not there.
-    pub(crate) fn get(&mut self, signature: &Signature) -> Result<&mut Plan, NoPlan> {
+    /// The place of a signature's plan, which is made now if it is not there.
+    pub(crate) fn find(&mut self, signature: Signature) -> Result<usize, NoPlan> {
         self.uses += 1;
-        // Most calls are like the one before.
-        if self.plans.get(self.latest).is_none_or(|(latest, _)| latest != signature) {
-            self.latest = match self.places.get(signature) {
-                Some(place) => *place,
-                None => self.add(signature)?,
-            };
-        }
-        let (_, plan) = &mut self.plans[self.latest];
-        plan.used = self.uses;
-        Ok(plan)
+        let place = match self.places.get(&signature) {
+            Some(place) => *place,
+            None => self.add(signature)?,
+        };
+        self.plans[place].1.used = self.uses;
+        Ok(place)
     }
 
-    fn add(&mut self, signature: &Signature) -> Result<usize, NoPlan> {
-        let plan = self.make(signature)?;
+    /// A plan and its signature.
+    pub(crate) fn at(&mut self, place: usize) -> (&Signature, &mut Plan) {
+        let (signature, plan) = &mut self.plans[place];
+        (signature, plan)
+    }
+
+    fn add(&mut self, signature: Signature) -> Result<usize, NoPlan> {
+        let plan = self.make(&signature)?;
         let mut place = self.plans.len();
         if place < PLANS_MAX {
             self.plans.push((signature.clone(), plan));
@@ -109,7 +110,7 @@ impl Plans {
             let (forgotten, _) = std::mem::replace(&mut self.plans[place], (signature.clone(), plan));
             self.places.remove(&forgotten);
         }
-        self.places.insert(signature.clone(), place);
+        self.places.insert(signature, place);
         Ok(place)
     }
 
@@ -235,8 +236,8 @@ mod tests {
                 let mut plans = Plans::new(Topology::single_node(2), rank, Limits::default(), Some(4096));
                 let broadcast =
                     Signature::movement(Collective::Broadcast, Dtype::F32, Amounts::Same(count)).rooted(0);
-                let Ok(plan) = plans.get(&broadcast) else { panic!("it can be planned") };
-                assert_eq!(plan.sending, expected, "{count} elements on rank {rank}");
+                let Ok(place) = plans.find(broadcast) else { panic!("it can be planned") };
+                assert_eq!(plans.at(place).1.sending, expected, "{count} elements on rank {rank}");
             }
         }
     }

@@ -94,11 +94,11 @@ impl Communicator {
 
     /// Has a mismatch say the shapes or counts themselves, as far as the two ranks left them to be read, and a timeout
     /// name those who are late.
-    pub(super) fn spelled_out(&self, failure: Failure, operation: &Operation<'_>) -> Failure {
+    pub(super) fn spelled_out(&self, failure: Failure, channel: Channel, sequence: u64) -> Failure {
         let mut mismatch = match failure {
             Failure::Mismatch(mismatch) => mismatch,
             Failure::Timeout { seconds, awaited } => {
-                return Failure::Timeout { seconds, awaited: self.late(operation).unwrap_or(awaited) };
+                return Failure::Timeout { seconds, awaited: self.late(channel, sequence).unwrap_or(awaited) };
             }
             other => return other,
         };
@@ -114,8 +114,7 @@ impl Communicator {
     }
 
     /// The ranks that have not made a collective's call, if there are such: who has may himself wait for them.
-    fn late(&self, operation: &Operation<'_>) -> Option<Vec<Rank>> {
-        let Operation { channel, sequence, .. } = *operation;
+    fn late(&self, channel: Channel, sequence: u64) -> Option<Vec<Rank>> {
         let call = Announced { epoch: self.epoch, peer: None, sequence, site: 0, done: false };
         let is_late = |rank: &Rank| *rank != self.rank() && !self.link.sites().has_announced(*rank, &call);
         let late: Vec<Rank> = (0..self.world_size()).filter(is_late).collect();
