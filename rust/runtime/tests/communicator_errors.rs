@@ -286,3 +286,29 @@ fn a_rank_that_is_ahead_of_a_failed_call_completes_what_came_before() {
         }
     });
 }
+
+/// What one call was checked for is not taken for checked in another that only looks like it.
+#[test]
+fn what_was_right_with_counts_is_refused_without_them() {
+    let sum = Reduction::new(ReduceOp::Sum, Dtype::F32);
+    let results = on_ranks(2, |comm| {
+        let counts = [1, 3];
+        let tensor = leaf(Dtype::F32, comm.rank(), 4);
+        let mut out = vec![0; 4 * counts[comm.rank() as usize] as usize];
+        for counts in [Some(&counts[..]), None] {
+            let out = isobit::WriteSpan::from(out.as_mut_slice());
+            let result =
+                calling(&[4], |call| comm.reduce_scatter(tensor.as_slice().into(), out, &sum, counts, call));
+            if counts.is_none() {
+                return result;
+            }
+            result.unwrap();
+        }
+        unreachable!("the second call has no counts")
+    });
+    for (rank, result) in results.into_iter().enumerate() {
+        let error = result.expect_err("it fits neither rank");
+        assert!(matches!(error.kind, ErrorKind::Value | ErrorKind::RemoteArgument), "rank {rank}: {error}");
+        assert!(error.to_string().contains("2 elements of f32 are needed"), "rank {rank}: {error}");
+    }
+}

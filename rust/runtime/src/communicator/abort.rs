@@ -33,10 +33,15 @@ impl AbortHandle {
         }
     }
 
-    /// The reason, if the end is wanted.
+    /// Whether the end is wanted.
     #[inline]
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.shared.wanted.load(Ordering::Acquire)
+    }
+
+    /// The reason, if it is.
     pub(crate) fn wanted(&self) -> Option<String> {
-        if self.shared.wanted.load(Ordering::Acquire) { Some(self.reason()) } else { None }
+        if self.is_wanted() { Some(self.reason()) } else { None }
     }
 
     #[cold]

@@ -42,8 +42,8 @@ pub(super) struct Latest {
 impl<'a> Asked<'a> {
     /// An operation that moves data.
     pub(super) fn movement(collective: Collective, dtype: Dtype) -> Asked<'a> {
-        let (input, out) = (None, None);
-        Asked { collective, reduction: None, dtype, root: None, receiver: None, input, out, counts: [None; 2] }
+        let (root, receiver, input, out) = (None, None, None, None);
+        Asked { collective, reduction: None, dtype, root, receiver, input, out, counts: [None; 2] }
     }
 
     /// An operation that reduces.

@@ -288,7 +288,13 @@ impl Communicator {
     }
 
     /// Whether there still is a group to work with.
+    #[inline]
     fn check_open(&mut self) -> Result<(), Error> {
+        if self.abort.is_wanted() || self.ended.is_some() { self.how_it_ended() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn how_it_ended(&mut self) -> Result<(), Error> {
         if let Some(reason) = self.abort.wanted() {
             self.abort(&reason);
         }

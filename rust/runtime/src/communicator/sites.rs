@@ -98,7 +98,8 @@ impl Communicator {
         let mut mismatch = match failure {
             Failure::Mismatch(mismatch) => mismatch,
             Failure::Timeout { seconds, awaited } => {
-                return Failure::Timeout { seconds, awaited: self.late(channel, sequence).unwrap_or(awaited) };
+                let awaited = self.late(channel, sequence).unwrap_or(awaited);
+                return Failure::Timeout { seconds, awaited };
             }
             other => return other,
         };

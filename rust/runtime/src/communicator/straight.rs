@@ -76,12 +76,14 @@ impl Straight {
     }
 }
 
-/// How often a call has looked for messages that are not there, and may do so again.
-struct Looks {
-    left: u32,
-    done: u32,
-    /// Whether the caller knows that its call waits.
-    asked: bool,
+/// Why the straight way does not go on.
+enum Stop {
+    /// It is where it was to end.
+    End,
+    /// The next message is not there.
+    Waits,
+    /// The next message came before it was asked for: who kept it has it.
+    Early,
 }
 
 impl Exchange<'_, '_> {
@@ -110,7 +112,7 @@ impl Exchange<'_, '_> {
         self.straight.at = 0;
         if self.straight.shape != Some(self.operation.descriptor.shape) {
             let order = std::mem::take(&mut self.straight.order);
-            let moves = order.iter().map(|step| self.to_move(*step)).collect::<Result<_, Failure>>();
+            let moves = order.iter().map(|step| self.move_of(*step)).collect::<Result<_, Failure>>();
             (self.straight.order, self.straight.moves) = (order, moves?);
             self.straight.shape = Some(self.operation.descriptor.shape);
         }
@@ -122,7 +124,7 @@ impl Exchange<'_, '_> {
         Ok(())
     }
 
-    fn to_move(&mut self, step: StepIndex) -> Result<Move, Failure> {
+    fn move_of(&mut self, step: StepIndex) -> Result<Move, Failure> {
         let message = self.engine.message(step);
         Ok(match &self.program.steps[step as usize].action {
             Action::Send { to, src, content } => {
@@ -147,63 +149,74 @@ impl Exchange<'_, '_> {
         })
     }
 
-    /// Carries out the steps that are not done, up to step `end` of their order or the first that must wait.
+    /// Carries out the steps that are not done, up to step `end` of their order or the first that must wait: whether
+    /// it came to the end.
+    #[inline(always)]
     fn go(&mut self, end: usize) -> Result<bool, Failure> {
-        let channel = self.operation.channel;
-        let mut looks = Looks { left: self.link.looks(), done: 0, asked: false };
-        while self.straight.at < end {
-            match &self.straight.moves[self.straight.at] {
-                Move::Send { to, src, header } => {
-                    let payload = self.executor.read_piece(*src);
-                    if !self.link.try_send_buffered(*to, channel, header, payload)? {
-                        return Ok(false);
-                    }
-                }
-                Move::Recv { from, .. } => {
-                    if !self.await_message(*from, &mut looks)? {
-                        return Ok(false);
-                    }
-                }
-                Move::Reduce { place, inputs, out } => self.executor.reduce_pieces(*place, inputs, *out)?,
-                Move::Copy { src, dst } => self.executor.copy_piece(*src, *dst),
+        loop {
+            match self.go_on(end)? {
+                Stop::End => return Ok(true),
+                Stop::Waits => return Ok(false),
+                Stop::Early if self.take_kept()? => {}
+                Stop::Early => return Ok(false),
             }
-            self.straight.at += 1;
         }
-        Ok(true)
     }
 
-    /// Takes the message of the `Recv` that is next, if it is there before the looks are used up.
-    #[inline]
-    fn await_message(&mut self, from: Rank, looks: &mut Looks) -> Result<bool, Failure> {
-        let (channel, at) = (self.operation.channel, self.straight.at);
-        if self.peers[from as usize].has_early(channel) {
-            return self.take(from, self.straight.order[at]);
-        }
-        loop {
-            let Move::Recv { dst, header, .. } = &self.straight.moves[at] else {
-                unreachable!("the caller has seen that it is a Recv")
-            };
-            if self.link.try_recv_expected(from, channel, header, self.executor.small(*dst))? {
-                self.executor.took_small(*dst);
-                return Ok(true);
-            }
-            if looks.left == 0 {
-                return Ok(false);
-            }
-            looks.left -= 1;
-            looks.done += 1;
-            if looks.done == LOOKS_UNTIL_RING {
-                self.ring();
-            }
-            // A pause takes as long as the message of a peer that is as far as this rank; one that has no core is not.
-            if looks.done >= LOOKS_UNTIL_RING || self.shares_cores {
-                if !looks.asked {
-                    looks.asked = true;
-                    self.ask()?;
+    /// Takes the message of the next step, which came before it was asked for.
+    #[cold]
+    fn take_kept(&mut self) -> Result<bool, Failure> {
+        let at = self.straight.at;
+        let Move::Recv { from, .. } = self.straight.moves[at] else {
+            unreachable!("only messages come early")
+        };
+        let taken = self.take(from, self.straight.order[at])?;
+        self.straight.at += usize::from(taken);
+        Ok(taken)
+    }
+
+    #[inline(always)]
+    fn go_on(&mut self, end: usize) -> Result<Stop, Failure> {
+        let Exchange { link, executor, peers, operation, interrupt, shares_cores, straight, .. } = self;
+        let Straight { moves, at, peers: ringed, .. } = &mut **straight;
+        let (channel, mut left, mut looked) = (operation.channel, link.looks(), 0);
+        // A pause takes as long as the message of a peer that is as far as this rank; one that has no core is not.
+        let patient = if *shares_cores { 1 } else { LOOKS_UNTIL_RING };
+        for one in &moves[*at..end] {
+            match one {
+                Move::Send { to, src, header } => {
+                    if !link.try_send_buffered(*to, channel, header, executor.read_piece(*src))? {
+                        return Ok(Stop::Waits);
+                    }
                 }
-                self.link.relax();
+                Move::Recv { from, .. } if peers[*from as usize].has_early(channel) => {
+                    return Ok(Stop::Early);
+                }
+                Move::Recv { from, dst, header } => {
+                    while !link.try_recv_expected(*from, channel, header, executor.small(*dst))? {
+                        if left == 0 {
+                            return Ok(Stop::Waits);
+                        }
+                        (left, looked) = (left - 1, looked + 1);
+                        if looked == LOOKS_UNTIL_RING {
+                            ringed.iter().for_each(|peer| link.ring(*peer));
+                        }
+                        if looked >= patient {
+                            // The caller is asked once whether its call may wait.
+                            if looked == patient && interrupt() {
+                                return Err(Failure::Interrupted);
+                            }
+                            link.relax();
+                        }
+                    }
+                    executor.took_small(*dst);
+                }
+                Move::Reduce { place, inputs, out } => executor.reduce_pieces(*place, inputs, *out)?,
+                Move::Copy { src, dst } => executor.copy_piece(*src, *dst),
             }
+            *at += 1;
         }
+        Ok(Stop::End)
     }
 
     fn ring(&self) {
