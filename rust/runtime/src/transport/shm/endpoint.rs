@@ -110,7 +110,13 @@ impl ShmTransport {
         self.outgoing.iter_mut().flatten().flatten().for_each(|producer| producer.send_only(way));
     }
 
+    #[inline]
     fn check_abort(&self) -> Result<(), TransportError> {
+        if self.shared.board.has_aborted() { self.read_abort() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn read_abort(&self) -> Result<(), TransportError> {
         match self.shared.board.aborted() {
             Some((rank, reason)) => Err(TransportError::Aborted { rank, reason }),
             None => Ok(()),
@@ -118,17 +124,19 @@ impl ShmTransport {
     }
 
     /// Whether a peer will never say anything more; what it had said before is in its rings.
+    #[inline]
     fn lost(&self, rank: Rank) -> Option<TransportError> {
-        let ended = self.ended[rank as usize];
-        let reason = match self.shared.board.closed(rank) {
-            Some(reason) => reason,
-            None if ended => format!(
-                "its process ({}) ended without a goodbye; see its output and exit status",
-                self.shared.board.process(rank)
-            ),
-            None => return None,
-        };
-        Some(TransportError::PeerLost { rank, reason })
+        let is_lost = self.ended[rank as usize] || self.shared.board.has_closed(rank);
+        is_lost.then(|| self.loss(rank))
+    }
+
+    #[cold]
+    fn loss(&self, rank: Rank) -> TransportError {
+        let reason = self.shared.board.closed(rank).unwrap_or_else(|| {
+            let process = self.shared.board.process(rank);
+            format!("its process ({process}) ended without a goodbye; see its output and exit status")
+        });
+        TransportError::PeerLost { rank, reason }
     }
 
     fn producer(&mut self, to: Rank, channel: Channel) -> &mut Producer {
@@ -146,6 +154,7 @@ impl ShmTransport {
     }
 
     /// Whether this rank may send to a peer.
+    #[inline]
     fn check(&self, to: Rank) -> Result<(), TransportError> {
         self.check_abort()?;
         self.lost(to).map_or(Ok(()), Err)
@@ -263,10 +272,12 @@ impl Transport for ShmTransport {
     ) -> Result<bool, TransportError> {
         self.check(to)?;
         let rank = self.rank;
-        let damages = [false, true].map(|again| self.damage(to, channel, again));
+        let is_tampered = self.tamper.is_some();
+        let damages = is_tampered.then(|| [false, true].map(|again| self.damage(to, channel, again)));
         let head = |sum, places: [WriteSpan<'_>; 2]| {
-            for (place, damage) in places.into_iter().zip(damages) {
-                damage.into_iter().for_each(|bit| place.flip(bit));
+            if let Some(damages) = damages {
+                let damaged = places.into_iter().zip(damages);
+                damaged.for_each(|(place, damage)| damage.into_iter().for_each(|bit| place.flip(bit)));
             }
             header.sealed(sum)
         };

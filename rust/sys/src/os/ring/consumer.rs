@@ -7,8 +7,9 @@ use super::lease::{Lease, Leases};
 use super::pace::Pace;
 use super::{
     ALIGN, BASE, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL,
-    MAIL_WORDS, NO_COPY, PAYLOAD_AT, RESENT, Ring, RingError, STREAMED, STREAMED_PACE, TAIL, VERIFIED,
-    WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured, mailed, payload_bytes_max, seal_of,
+    MAIL_WORDS, NO_COPY, PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, STREAMED, STREAMED_PACE, TAIL,
+    VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured, mailed, payload_bytes_max,
+    seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
@@ -102,7 +103,7 @@ impl Consumer {
         out: WriteSpan<'_>,
         seal: impl Fn(u64) -> u64,
     ) -> Result<bool, RingError> {
-        let tail = self.ring.in_turn(TAIL, self.number).load(Acquire);
+        let tail = self.ring.in_turn(self.number).word(TAIL).load(Acquire);
         // Words only grow: the tail of the message before last is where this one begins at the latest.
         if tail <= self.next || self.asked.is_some() {
             return Ok(false);
@@ -110,7 +111,7 @@ impl Consumer {
         if out.len() <= MAIL_BYTES {
             self.read_mail(out);
             let expected = mailed(seal(checksum::of(out.into())), self.number);
-            if self.ring.in_turn(MAIL_SEAL, self.number).load(Relaxed) == expected {
+            if self.ring.in_turn(self.number).word(MAIL_SEAL).load(Relaxed) == expected {
                 // The mail is this message's, and so is the tail that was seen before it.
                 self.check_tail(tail)?;
                 self.pass(tail);
@@ -222,9 +223,9 @@ impl Consumer {
 
     #[inline]
     fn read_mail(&self, out: WriteSpan<'_>) {
-        let mut words = [[0; 8]; MAIL_WORDS];
+        let (line, mut words) = (self.ring.in_turn(self.number), [[0; 8]; MAIL_WORDS]);
         for (word, bytes) in words.iter_mut().enumerate().take(out.len().div_ceil(8)) {
-            *bytes = self.ring.in_turn(MAIL + word * 8, self.number).load(Relaxed).to_le_bytes();
+            *bytes = line.word(MAIL + word * 8).load(Relaxed).to_le_bytes();
         }
         out.write(&words.as_flattened()[..out.len()]);
     }
@@ -289,7 +290,7 @@ impl Consumer {
     }
 
     fn read_prefix(&self, place: usize) -> (u32, usize, [u64; 3]) {
-        let mut prefix = [0; 32];
+        let mut prefix = [0; PREFIX_BYTES];
         // SAFETY: called for bytes between `head` and `tail`, which are the consumer's.
         unsafe { self.ring.reading(place, prefix.len()) }.read(&mut prefix);
         let half = |at: usize| u32::from_le_bytes(prefix[at..at + 4].try_into().expect("four bytes"));
