@@ -62,7 +62,7 @@ impl<'a> ReadSpan<'a> {
     /// The bytes `start..start + len`; panics if they are not all inside.
     #[inline]
     pub fn slice(self, start: usize, len: usize) -> ReadSpan<'a> {
-        assert!(start <= self.len && len <= self.len - start, "{start}+{len} exceeds a span of {}", self.len);
+        assert!(start.saturating_add(len) <= self.len, "a range inside the span");
         // SAFETY: start <= self.len, so the pointer stays inside the span or one past its end.
         ReadSpan { start: unsafe { self.start.add(start) }, len, life: PhantomData }
     }
@@ -102,7 +102,7 @@ impl<'a> WriteSpan<'a> {
     /// The bytes `start..start + len`; panics if they are not all inside.
     #[inline]
     pub fn slice(self, start: usize, len: usize) -> WriteSpan<'a> {
-        assert!(start <= self.len && len <= self.len - start, "{start}+{len} exceeds a span of {}", self.len);
+        assert!(start.saturating_add(len) <= self.len, "a range inside the span");
         // SAFETY: start <= self.len, so the pointer stays inside the span or one past its end.
         WriteSpan { start: unsafe { self.start.add(start) }, len, life: PhantomData }
     }

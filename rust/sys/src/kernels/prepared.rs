@@ -248,7 +248,9 @@ impl Prepared {
         inputs.iter().zip(&self.contents).map(source)
     }
 
-    /// Computes what is no pair, of inputs and an output that `check` has measured.
+    /// Computes what is no pair, of inputs and an output that `check` has measured. Not inlined, because it takes
+    /// pages of the stack.
+    #[inline(never)]
     fn run_blocks(
         &self,
         inputs: &[ReadSpan<'_>],
@@ -327,9 +329,10 @@ impl Prepared {
         summed: Option<(usize, Option<WriteSpan<'_>>)>,
         out: WriteSpan<'_>,
     ) -> u64 {
-        let (left, kept) = summed.unwrap_or((0, None));
+        let (first, kept) = summed.unwrap_or((0, None));
         let kept = kept.map_or(std::ptr::null_mut(), WriteSpan::as_ptr);
-        let [left, right] = [left, 1 - left].map(|leaf| leaves[leaf].as_ptr());
+        let [left, right] = leaves.map(ReadSpan::as_ptr);
+        let (left, right) = if first == 0 { (left, right) } else { (right, left) };
         let pair = Pair { becomes, left, right, out: out.as_ptr(), kept, len: out.len() };
         // SAFETY: the instruction set exists; `check` has measured leaves and output and how they overlap, and
         // `run_summed` how long the summed leaf is, that it overlaps nothing, and the room to keep the other in.

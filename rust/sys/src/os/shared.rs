@@ -152,8 +152,7 @@ impl SharedBytes {
 
     #[inline]
     fn check(&self, start: usize, len: usize, align: usize) {
-        let end = start.checked_add(len);
-        if end.is_none_or(|end| end > self.len) || !start.is_multiple_of(align) {
+        if start.saturating_add(len) > self.len || !start.is_multiple_of(align) {
             refuse(start, len, self.len);
         }
     }

@@ -126,8 +126,12 @@ impl ShmTransport {
     /// Whether a peer will never say anything more; what it had said before is in its rings.
     #[inline]
     fn lost(&self, rank: Rank) -> Option<TransportError> {
-        let is_lost = self.ended[rank as usize] || self.shared.board.has_closed(rank);
-        is_lost.then(|| self.loss(rank))
+        self.is_lost(rank).then(|| self.loss(rank))
+    }
+
+    #[inline]
+    fn is_lost(&self, rank: Rank) -> bool {
+        self.ended[rank as usize] || self.shared.board.has_closed(rank)
     }
 
     #[cold]
@@ -156,11 +160,17 @@ impl ShmTransport {
     /// Whether this rank may send to a peer.
     #[inline]
     fn check(&self, to: Rank) -> Result<(), TransportError> {
+        if self.shared.board.has_aborted() || self.is_lost(to) { self.read_why_not(to) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn read_why_not(&self, to: Rank) -> Result<(), TransportError> {
         self.check_abort()?;
         self.lost(to).map_or(Ok(()), Err)
     }
 
     /// The bit of the next message's payload, or of what stands in for it, that a test wants flipped.
+    #[cold]
     fn damage(&mut self, to: Rank, channel: Channel, again: bool) -> Option<usize> {
         let tamper = self.tamper.as_mut()?;
         let number = self.outgoing[to as usize].as_ref()?[channel as usize].sent();

@@ -132,7 +132,11 @@ impl Producer {
     /// is used.
     fn copy_place(&self, payload_bytes: usize) -> Option<usize> {
         let (next, bytes) = (self.copied, HEAD_BYTES + payload_bytes);
-        let Some(oldest) = self.kept.iter().find_map(|kept| kept.copy) else { return Some(0) };
+        // Mostly that of the first: found without the iterator.
+        let first = self.kept.front().and_then(|kept| kept.copy);
+        let Some(oldest) = first.or_else(|| self.kept.iter().find_map(|kept| kept.copy)) else {
+            return Some(0);
+        };
         if next <= oldest {
             // The copies go round the end.
             return (next + bytes <= oldest).then_some(next);
@@ -308,6 +312,7 @@ impl Producer {
     }
 
     /// How far the consumer is by now.
+    #[inline(never)]
     fn find_head(&mut self) -> Result<u64, RingError> {
         let found = self.ring.load(HEAD);
         if found < self.head || found > self.tail || !found.is_multiple_of(ALIGN as u64) {
