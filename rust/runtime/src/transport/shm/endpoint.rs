@@ -158,7 +158,7 @@ impl ShmTransport {
     }
 
     /// Whether this rank may send to a peer.
-    #[inline]
+    #[inline(always)]
     fn check(&self, to: Rank) -> Result<(), TransportError> {
         if self.shared.board.has_aborted() || self.is_lost(to) { self.read_why_not(to) } else { Ok(()) }
     }
