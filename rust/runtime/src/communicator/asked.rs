@@ -43,7 +43,16 @@ impl<'a> Asked<'a> {
     /// An operation that moves data.
     pub(super) fn movement(collective: Collective, dtype: Dtype) -> Asked<'a> {
         let (input, out) = (None, None);
-        Asked { collective, reduction: None, dtype, root: None, receiver: None, input, out, counts: [None; 2] }
+        Asked {
+            collective,
+            reduction: None,
+            dtype,
+            root: None,
+            receiver: None,
+            input,
+            out,
+            counts: [None; 2],
+        }
     }
 
     /// An operation that reduces.

@@ -305,7 +305,8 @@ impl Exchange<'_, '_> {
             }
             let Some(frame) = self.link.try_recv(rank, channel)? else { return Ok(None) };
             let header = *frame.header();
-            if header.epoch == self.operation.epoch && (channel == Channel::Collective || !is_notice(&header)) {
+            if header.epoch == self.operation.epoch && (channel == Channel::Collective || !is_notice(&header))
+            {
                 return Ok(Some((header, Message::Lent(frame))));
             }
             self.put_aside(rank, channel, &frame)?;

@@ -98,7 +98,10 @@ impl Communicator {
         let mut mismatch = match failure {
             Failure::Mismatch(mismatch) => mismatch,
             Failure::Timeout { seconds, awaited } => {
-                return Failure::Timeout { seconds, awaited: self.late(channel, sequence).unwrap_or(awaited) };
+                return Failure::Timeout {
+                    seconds,
+                    awaited: self.late(channel, sequence).unwrap_or(awaited),
+                };
             }
             other => return other,
         };

@@ -260,7 +260,8 @@ mod tests {
     /// Notes that an operation begins that is like `record`, but for its times.
     pub(super) fn begin(recorder: &mut Recorder, record: &OperationRecord) {
         let OperationRecord { descriptor, epoch, channel, peer, tag, bytes, .. } = *record;
-        let key = [descriptor.count, descriptor.shape, u64::from(epoch) << 8 | u64::from(channel.code()), tag];
+        let key =
+            [descriptor.count, descriptor.shape, u64::from(epoch) << 8 | u64::from(channel.code()), tag];
         let description = Description { descriptor, epoch, channel, peer, tag, bytes };
         recorder.begin(key, record.sequence, record.site, || description);
     }
@@ -283,7 +284,9 @@ mod tests {
         let alike = |count, sequence| OperationRecord { sequence, ..record(count) };
         let mut expected = Vec::new();
         // Runs of many lengths; those of two alternate, too, so that descriptions come back.
-        for (run, length) in [1, OPERATIONS_KEPT as u64 - 1, 3, 1, 1, 40].into_iter().cycle().take(60).enumerate() {
+        for (run, length) in
+            [1, OPERATIONS_KEPT as u64 - 1, 3, 1, 1, 40].into_iter().cycle().take(60).enumerate()
+        {
             for sequence in 0..length {
                 let record = alike(run as u64 % 7, sequence);
                 begin(&mut recorder, &record);
@@ -297,7 +300,14 @@ mod tests {
         for number in 0..3 {
             recorder.begin([u64::MAX; 4], number, Site::UNKNOWN, || {
                 descriptions += 1;
-                Description { descriptor: record(0).descriptor, epoch: 0, channel: Channel::Collective, peer: None, tag: 0, bytes: 0 }
+                Description {
+                    descriptor: record(0).descriptor,
+                    epoch: 0,
+                    channel: Channel::Collective,
+                    peer: None,
+                    tag: 0,
+                    bytes: 0,
+                }
             });
         }
         assert_eq!(descriptions, 1);

@@ -124,7 +124,8 @@ impl Ring {
     #[inline]
     pub(super) fn begin(&self, sequence: u64, site: Site, start_ns: u64) {
         let description = self.descriptions.count.load(Relaxed) - 1;
-        let (name, started) = (u64::from(site.number()) | description << 16, state_code(OperationState::Started));
+        let (name, started) =
+            (u64::from(site.number()) | description << 16, state_code(OperationState::Started));
         self.operations.add([name, sequence, start_ns, NEVER, 0, u64::from(NOBODY) | started << 32]);
     }
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use isobit_core::Rank;
 
-use crate::error::ErrorKind;
 use crate::communicator::Operation;
+use crate::error::ErrorKind;
 use crate::recorder::{Clock, Owner};
 use crate::site::Site;
 use event::{Event, Lane};

@@ -45,12 +45,12 @@ pub struct ShmTransport {
     /// The capacity of the rings for collectives.
     capacity: usize,
     payload_bytes_max: usize,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     outgoing: Vec<Option<[Producer; 2]>>,
     incoming: Vec<Option<[Consumer; 2]>>,
     sleeper: Sleeper,
     /// By rank: whether its process is known to have ended.
-    ended: Vec<bool>,
+    pub(super) ended: Vec<bool>,
     /// What there was to see when the last wait ended.
     seen: News,
     looked_around: Instant,
@@ -110,39 +110,6 @@ impl ShmTransport {
         self.outgoing.iter_mut().flatten().flatten().for_each(|producer| producer.send_only(way));
     }
 
-    #[inline]
-    fn check_abort(&self) -> Result<(), TransportError> {
-        if self.shared.board.has_aborted() { self.read_abort() } else { Ok(()) }
-    }
-
-    #[cold]
-    fn read_abort(&self) -> Result<(), TransportError> {
-        match self.shared.board.aborted() {
-            Some((rank, reason)) => Err(TransportError::Aborted { rank, reason }),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether a peer will never say anything more; what it had said before is in its rings.
-    #[inline]
-    fn lost(&self, rank: Rank) -> Option<TransportError> {
-        self.is_lost(rank).then(|| self.loss(rank))
-    }
-
-    #[inline]
-    fn is_lost(&self, rank: Rank) -> bool {
-        self.ended[rank as usize] || self.shared.board.has_closed(rank)
-    }
-
-    #[cold]
-    fn loss(&self, rank: Rank) -> TransportError {
-        let reason = self.shared.board.closed(rank).unwrap_or_else(|| {
-            let process = self.shared.board.process(rank);
-            format!("its process ({process}) ended without a goodbye; see its output and exit status")
-        });
-        TransportError::PeerLost { rank, reason }
-    }
-
     fn producer(&mut self, to: Rank, channel: Channel) -> &mut Producer {
         let rings = self.outgoing.get_mut(to as usize).and_then(Option::as_mut);
         &mut rings.unwrap_or_else(|| panic!("rank {to} is no peer"))[channel as usize]
@@ -155,18 +122,6 @@ impl ShmTransport {
 
     fn broken(from: Rank, to: Rank) -> impl Fn(RingError) -> TransportError {
         move |error| TransportError::Corruption { from, to, detail: error.to_string() }
-    }
-
-    /// Whether this rank may send to a peer.
-    #[inline(always)]
-    fn check(&self, to: Rank) -> Result<(), TransportError> {
-        if self.shared.board.has_aborted() || self.is_lost(to) { self.read_why_not(to) } else { Ok(()) }
-    }
-
-    #[cold]
-    fn read_why_not(&self, to: Rank) -> Result<(), TransportError> {
-        self.check_abort()?;
-        self.lost(to).map_or(Ok(()), Err)
     }
 
     /// The bit of the next message's payload, or of what stands in for it, that a test wants flipped.
