@@ -1,4 +1,5 @@
-//! What ends a rank's messages: an abort, or the loss of a peer. Whether there is one is asked for every message, why only then.
+//! What ends a rank's messages: an abort, or the loss of a peer. Whether there is one is asked for every message,
+//! why only then.
 
 use isobit_core::Rank;
 
