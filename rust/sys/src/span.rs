@@ -62,7 +62,7 @@ impl<'a> ReadSpan<'a> {
     /// The bytes `start..start + len`; panics if they are not all inside.
     #[inline]
     pub fn slice(self, start: usize, len: usize) -> ReadSpan<'a> {
-        assert!(start <= self.len && len <= self.len - start, "{start}+{len} exceeds a span of {}", self.len);
+        assert!(start.saturating_add(len) <= self.len, "a range inside the span");
         // SAFETY: start <= self.len, so the pointer stays inside the span or one past its end.
         ReadSpan { start: unsafe { self.start.add(start) }, len, life: PhantomData }
     }
@@ -78,9 +78,9 @@ impl ReadSpan<'_> {
     /// Copies the bytes to others. Panics if those are not as many.
     #[inline]
     pub(crate) fn copy_to(self, out: WriteSpan<'_>) {
-        assert_eq!(self.len, out.len, "as many bytes as the span has");
-        // SAFETY: the bytes are readable there and writable here, and may overlap.
-        unsafe { std::ptr::copy(self.start.as_ptr(), out.start.as_ptr(), self.len) };
+        assert!(self.len == out.len, "as many bytes as the span has");
+        // SAFETY: the bytes are readable there and writable here.
+        unsafe { copy(self.start.as_ptr(), out.start.as_ptr(), self.len) };
     }
 }
 
@@ -102,7 +102,7 @@ impl<'a> WriteSpan<'a> {
     /// The bytes `start..start + len`; panics if they are not all inside.
     #[inline]
     pub fn slice(self, start: usize, len: usize) -> WriteSpan<'a> {
-        assert!(start <= self.len && len <= self.len - start, "{start}+{len} exceeds a span of {}", self.len);
+        assert!(start.saturating_add(len) <= self.len, "a range inside the span");
         // SAFETY: start <= self.len, so the pointer stays inside the span or one past its end.
         WriteSpan { start: unsafe { self.start.add(start) }, len, life: PhantomData }
     }
@@ -110,28 +110,21 @@ impl<'a> WriteSpan<'a> {
 
 impl ReadSpan<'_> {
     /// Reads all bytes of the span. Panics if `bytes` has another length.
+    #[inline]
     pub(crate) fn read(self, bytes: &mut [u8]) {
-        assert_eq!(self.len, bytes.len(), "as many bytes as the span has");
+        assert!(self.len == bytes.len(), "as many bytes as the span has");
         // SAFETY: the span's bytes are readable, and `bytes` is this thread's alone.
-        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr(), bytes.as_mut_ptr(), self.len) };
-    }
-
-    /// Reads the bytes as little-endian words, the last one filled up with what is there. Panics if
-    /// there are more.
-    pub(crate) fn read_words(self, words: &mut [u64]) {
-        assert!(self.len <= size_of_val(words), "{} bytes are more than the words have", self.len);
-        // SAFETY: the span's bytes are readable, the words are as long and on this thread alone.
-        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr(), words.as_mut_ptr().cast(), self.len) };
-        words.iter_mut().for_each(|word| *word = u64::from_le(*word));
+        unsafe { copy(self.start.as_ptr(), bytes.as_mut_ptr(), self.len) };
     }
 }
 
 impl WriteSpan<'_> {
     /// Writes all bytes of the span. Panics if `bytes` has another length.
+    #[inline]
     pub(crate) fn write(self, bytes: &[u8]) {
-        assert_eq!(self.len, bytes.len(), "as many bytes as the span has");
-        // SAFETY: the span's bytes are writable and disjoint from a slice, which no span may cover.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr(), self.len) };
+        assert!(self.len == bytes.len(), "as many bytes as the span has");
+        // SAFETY: the span's bytes are writable, and no span may cover a slice.
+        unsafe { copy(bytes.as_ptr(), self.start.as_ptr(), self.len) };
     }
 
     /// Flips one bit, if the span has that bit: for tests of what damage does.
@@ -139,6 +132,38 @@ impl WriteSpan<'_> {
         if bit / 8 < self.len {
             // SAFETY: the byte is one of the span's, which may be read and written.
             unsafe { *self.start.add(bit / 8).as_ptr() ^= 1 << (bit % 8) };
+        }
+    }
+}
+
+/// Copies bytes, which may overlap; a few of them without a call, which would take longer than they do.
+///
+/// # Safety
+/// They are readable there and writable here.
+#[inline]
+pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match len {
+            4..8 => copy_ends::<u32>(from, to, len),
+            8..=16 => copy_ends::<u64>(from, to, len),
+            _ => std::ptr::copy(from, to, len),
+        }
+    }
+}
+
+/// Copies the first and the last word of bytes that have no others.
+///
+/// # Safety
+/// As for [`copy`], of one to two words.
+#[inline]
+unsafe fn copy_ends<W>(from: *const u8, to: *mut u8, len: usize) {
+    let last = len - size_of::<W>();
+    // SAFETY: as the caller promises.
+    unsafe {
+        let ends = [0, last].map(|at| from.add(at).cast::<W>().read_unaligned());
+        for (at, end) in [0, last].into_iter().zip(ends) {
+            to.add(at).cast::<W>().write_unaligned(end);
         }
     }
 }

@@ -26,7 +26,7 @@
 
 use thiserror::Error;
 
-use super::{Collective, Descriptor};
+use super::{Collective, Descriptor, seal};
 use crate::contract::{CONTRACT_BYTES, Contract};
 use crate::{Dtype, Rank};
 
@@ -71,10 +71,10 @@ const NO_ROOT: u32 = u32::MAX;
 const EPOCH_AT: usize = 24;
 const SEQUENCE_AT: usize = 40;
 const PAYLOAD_BYTES_AT: usize = 52;
-const PAYLOAD_CHECKSUM_AT: usize = 56;
+pub(super) const PAYLOAD_CHECKSUM_AT: usize = 56;
 
 /// What stands before the header's own checksum.
-const CHECKED_BYTES: usize = HEADER_BYTES - 8;
+pub(super) const CHECKED_BYTES: usize = HEADER_BYTES - 8;
 
 /// The checksum of the wire: XXH3-64 with seed 0.
 pub fn checksum(bytes: &[u8]) -> u64 {
@@ -161,7 +161,8 @@ impl Header {
 
     /// The header without what changes from one run of a program to the next.
     pub fn draft(&self) -> Draft {
-        Draft { bytes: self.unsealed() }
+        let bytes = self.unsealed();
+        Draft { bytes, fixed: seal::fixed(&bytes) }
     }
 
     fn unsealed(&self) -> [u8; HEADER_BYTES] {
@@ -255,6 +256,8 @@ impl Header {
 #[derive(Clone, Debug)]
 pub struct Draft {
     bytes: [u8; HEADER_BYTES],
+    /// What the bytes that stay as they are add to its seal.
+    fixed: u64,
 }
 
 impl Draft {
@@ -282,17 +285,14 @@ impl Draft {
     /// intact ones.
     #[inline]
     pub fn seal(&self, payload_checksum: u64) -> u64 {
-        let mut bytes = self.bytes;
-        bytes[PAYLOAD_CHECKSUM_AT..PAYLOAD_CHECKSUM_AT + 8].copy_from_slice(&payload_checksum.to_le_bytes());
-        checksum(&bytes[..CHECKED_BYTES])
+        seal::of(&self.bytes, self.fixed, payload_checksum)
     }
 
     /// The header as it stands on the wire.
     #[inline]
     pub fn sealed(&self, payload_checksum: u64) -> [u8; HEADER_BYTES] {
-        let mut bytes = self.bytes;
+        let (mut bytes, seal) = (self.bytes, self.seal(payload_checksum));
         bytes[PAYLOAD_CHECKSUM_AT..PAYLOAD_CHECKSUM_AT + 8].copy_from_slice(&payload_checksum.to_le_bytes());
-        let seal = checksum(&bytes[..CHECKED_BYTES]);
         bytes[CHECKED_BYTES..].copy_from_slice(&seal.to_le_bytes());
         bytes
     }
@@ -314,6 +314,6 @@ fn word(bytes: &[u8], start: usize) -> u32 {
     u32::from_le_bytes(array(bytes, start))
 }
 
-fn long(bytes: &[u8], start: usize) -> u64 {
+pub(super) fn long(bytes: &[u8], start: usize) -> u64 {
     u64::from_le_bytes(array(bytes, start))
 }

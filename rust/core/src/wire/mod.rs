@@ -2,6 +2,7 @@
 
 mod descriptor;
 mod header;
+mod seal;
 
 pub use descriptor::{Collective, Descriptor};
 pub use header::{Channel, Draft, HEADER_BYTES, Header, HeaderError, MAGIC, WIRE_VERSION, checksum};

@@ -155,6 +155,7 @@ impl Kernels {
     }
 
     /// The fastest kernels that this processor can run.
+    #[inline]
     pub fn best() -> &'static Kernels {
         static BEST: std::sync::OnceLock<&Kernels> = std::sync::OnceLock::new();
         BEST.get_or_init(|| Kernels::available().pop().unwrap_or(&SCALAR))
@@ -218,11 +219,11 @@ impl Kernels {
 
     /// Copies `src` to `dst`, disjoint or the same memory. Panics if their lengths differ or they
     /// overlap otherwise.
+    #[inline]
     pub fn copy(&self, src: ReadSpan<'_>, dst: WriteSpan<'_>) {
         check_copy(src, dst);
         if src.as_ptr() != dst.as_ptr().cast_const() {
-            // SAFETY: both have the same length and are disjoint.
-            unsafe { std::ptr::copy_nonoverlapping(src.as_ptr(), dst.as_ptr(), src.len()) };
+            src.copy_to(dst);
         }
     }
 
@@ -276,12 +277,14 @@ impl Kernels {
 }
 
 /// Whether the spans are disjoint, or the same memory element for element.
+#[inline]
 fn may_alias(input: ReadSpan<'_>, input_size: usize, out: WriteSpan<'_>, out_size: usize) -> bool {
     let is_same = input.as_ptr() == out.as_ptr().cast_const();
     input.is_disjoint(out) || (is_same && input_size == out_size)
 }
 
+#[inline]
 fn check_copy(src: ReadSpan<'_>, dst: WriteSpan<'_>) {
-    assert_eq!(src.len(), dst.len(), "a copy's source and destination differ in length");
+    assert!(src.len() == dst.len(), "a copy's source and destination differ in length");
     assert!(may_alias(src, 1, dst, 1), "a copy's source and destination overlap");
 }

@@ -88,7 +88,8 @@ impl Pair {
     /// The bytes are inside.
     #[inline(always)]
     unsafe fn reduce_few<const MEAN: bool, const KEEP: bool>(self, start: usize, end: usize) {
-        for at in (start..end).step_by(size_of::<f32>()) {
+        let mut at = start;
+        while at < end {
             // SAFETY: as the caller promises.
             unsafe {
                 let [left, right] =
@@ -99,6 +100,7 @@ impl Pair {
                 let reduced = if MEAN { mean_of_two(left, right) } else { left + right };
                 self.out.add(at).cast::<u32>().write_unaligned(F32::of_f32(reduced));
             }
+            at += size_of::<f32>();
         }
     }
 }
@@ -122,8 +124,9 @@ impl<S: Stripe, const MEAN: bool> Job for Reduce<S, MEAN> {
     #[inline(always)]
     fn run(self) {
         let pair = self.0;
-        // Stores across two lines cost more than the arithmetic.
-        let head = pair.out.align_offset(STRIPE_BYTES).min(pair.len);
+        // Stores across two lines cost more than the arithmetic, if there are more than a few.
+        let few = if pair.len < STRIPE_BYTES { pair.len } else { pair.out.align_offset(STRIPE_BYTES) };
+        let head = few.min(pair.len);
         let head = if head.is_multiple_of(size_of::<f32>()) { head } else { 0 };
         let end = head + (pair.len - head) / STRIPE_BYTES * STRIPE_BYTES;
         // SAFETY: a `Reduce` runs where its set is available; all of this is inside.

@@ -226,6 +226,39 @@ impl Prepared {
         summed: Option<(usize, Option<WriteSpan<'_>>)>,
     ) -> Result<u64, KernelError> {
         let len = self.check(inputs, out)?;
+        #[cfg(feature = "unordered")]
+        if let (Some(add), None) = (self.unordered, summed) {
+            let sources: Vec<Source> = self.sources(inputs).collect();
+            // SAFETY: the instruction set exists; `check` has measured sources and output, and how they overlap.
+            unsafe { add(&sources, len, out.as_ptr()) };
+            return Ok(0);
+        }
+        let _environment = Guard::enter();
+        match (&self.way, inputs) {
+            (Way::Pair(becomes), [left, right]) => Ok(self.run_pair(*becomes, [*left, *right], summed, out)),
+            _ => Ok(self.run_blocks(inputs, len, out, stream, summed.map(|(input, _)| inputs[input]))),
+        }
+    }
+
+    fn sources(&self, inputs: &[ReadSpan<'_>]) -> impl Iterator<Item = Source> {
+        let source = |(input, content): (&ReadSpan<'_>, &Content)| Source {
+            start: input.as_ptr(),
+            is_leaf: is_leaf(*content),
+        };
+        inputs.iter().zip(&self.contents).map(source)
+    }
+
+    /// Computes what is no pair, of inputs and an output that `check` has measured. Not inlined, because it takes
+    /// pages of the stack.
+    #[inline(never)]
+    fn run_blocks(
+        &self,
+        inputs: &[ReadSpan<'_>],
+        len: usize,
+        out: WriteSpan<'_>,
+        stream: Option<StreamFn>,
+        summed: Option<ReadSpan<'_>>,
+    ) -> u64 {
         let mut few = [Source { start: std::ptr::null(), is_leaf: true }; FEW];
         let mut many = Vec::new();
         let sources = match few.get_mut(..inputs.len()) {
@@ -235,20 +268,10 @@ impl Prepared {
                 &mut many[..]
             }
         };
-        for ((source, input), content) in sources.iter_mut().zip(inputs).zip(&self.contents) {
-            *source = Source { start: input.as_ptr(), is_leaf: is_leaf(*content) };
-        }
-        #[cfg(feature = "unordered")]
-        if let (Some(add), None) = (self.unordered, summed) {
-            // SAFETY: the instruction set exists; `check` has measured sources and output, and how they overlap.
-            unsafe { add(sources, len, out.as_ptr()) };
-            return Ok(0);
-        }
-        let _environment = Guard::enter();
-        let (summed_input, passes) = (summed.map(|(input, _)| inputs[input]), self.passes);
-        let mut sum = Follower { of: summed_input, passes, hash: None };
+        sources.iter_mut().zip(self.sources(inputs)).for_each(|(place, source)| *place = source);
+        let mut sum = Follower { of: summed, passes: self.passes, hash: None };
         match &self.way {
-            Way::Pair(becomes) => return Ok(self.run_pair(*becomes, sources, summed, out)),
+            Way::Pair(_) => unreachable!("a pair needs no blocks"),
             Way::Tree { program, loops, finish } => SLOTS.with_borrow_mut(|slots| {
                 if slots.len() < program.slots {
                     slots.resize(program.slots, Slot::ZERO);
@@ -295,21 +318,22 @@ impl Prepared {
             // SAFETY: the instruction set exists.
             unsafe { (self.passes.fence)() };
         }
-        Ok(sum.hash.map_or(0, |hash| hash.value()))
+        sum.hash.map_or(0, |hash| hash.value())
     }
 
     /// The order of two leaves does not matter: a NaN's payload, which alone depends on it, is lost.
     fn run_pair(
         &self,
         becomes: Becomes,
-        sources: &[Source],
+        leaves: [ReadSpan<'_>; 2],
         summed: Option<(usize, Option<WriteSpan<'_>>)>,
         out: WriteSpan<'_>,
     ) -> u64 {
-        let (left, kept) = summed.unwrap_or((0, None));
+        let (first, kept) = summed.unwrap_or((0, None));
         let kept = kept.map_or(std::ptr::null_mut(), WriteSpan::as_ptr);
-        let (right, len) = (sources[1 - left].start, out.len());
-        let pair = Pair { becomes, left: sources[left].start, right, out: out.as_ptr(), kept, len };
+        let [left, right] = leaves.map(ReadSpan::as_ptr);
+        let (left, right) = if first == 0 { (left, right) } else { (right, left) };
+        let pair = Pair { becomes, left, right, out: out.as_ptr(), kept, len: out.len() };
         // SAFETY: the instruction set exists; `check` has measured leaves and output and how they overlap, and
         // `run_summed` how long the summed leaf is, that it overlaps nothing, and the room to keep the other in.
         unsafe {
@@ -361,7 +385,8 @@ impl Prepared {
     /// Checks lengths and overlaps; returns the number of elements.
     fn check(&self, inputs: &[ReadSpan<'_>], out: WriteSpan<'_>) -> Result<usize, KernelError> {
         assert_eq!(inputs.len(), self.sizes.len(), "as many inputs as were prepared for");
-        let len = out.len() / self.out_size;
+        // Dividing takes longer than a small reduction does.
+        let len = if self.out_size == 4 { out.len() / 4 } else { out.len() / self.out_size };
         if len * self.out_size != out.len() {
             return Err(KernelError::Ragged { out: out.len(), element: self.out_size });
         }

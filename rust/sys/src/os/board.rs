@@ -150,8 +150,13 @@ impl Board {
         self.closed_record(self.rank).write(self.rank, reason.as_bytes())
     }
 
-    /// Why a rank left, if it said so.
+    /// Whether a rank has left, and said so. Cheap: every message asks.
     #[inline]
+    pub fn has_closed(&self, rank: u32) -> bool {
+        self.closed_record(rank).done() != 0
+    }
+
+    /// Why a rank left, if it said so.
     pub fn closed(&self, rank: u32) -> Option<String> {
         let (_, reason) = self.closed_record(rank).read()?;
         Some(String::from_utf8_lossy(&reason).into_owned())
@@ -162,8 +167,13 @@ impl Board {
         self.abort_record().write(self.rank, reason)
     }
 
-    /// Who ended the group, and why.
+    /// Whether somebody ended the group. Cheap: every message asks.
     #[inline]
+    pub fn has_aborted(&self) -> bool {
+        self.abort_record().done() != 0
+    }
+
+    /// Who ended the group, and why.
     pub fn aborted(&self) -> Option<(u32, Vec<u8>)> {
         self.abort_record().read().map(|(rank, reason)| (rank.min(self.world_size - 1), reason))
     }
@@ -298,22 +308,17 @@ impl Record<'_> {
     }
 
     /// Author and bytes, once they are complete.
-    #[inline]
     fn read(&self) -> Option<(u32, Vec<u8>)> {
         let len = self.memory.word(self.start + RECORD_DONE).load(Acquire).checked_sub(1)?;
-        Some(self.read_bytes(len))
-    }
-
-    #[cold]
-    fn read_bytes(&self, len: u64) -> (u32, Vec<u8>) {
         let len = len.min(self.bytes_max as u64) as usize;
         let author = self.memory.word(self.start + RECORD_CLAIM).load(Relaxed).saturating_sub(1);
         let words = (0..len.div_ceil(8)).flat_map(|index| self.text(index).load(Relaxed).to_le_bytes());
         let bytes = words.take(len).collect();
-        (author.min(u64::from(u32::MAX)) as u32, bytes)
+        Some((author.min(u64::from(u32::MAX)) as u32, bytes))
     }
 
     /// Not 0 once it is complete.
+    #[inline]
     fn done(&self) -> u64 {
         self.memory.word(self.start + RECORD_DONE).load(Acquire).min(ABORT_BYTES_MAX as u64 + 1)
     }

@@ -14,6 +14,7 @@ use crate::{KernelError, Kernels, Prepared, ReadSpan, WriteSpan};
 /// assert_eq!(&copy, b"bytes");
 /// assert_eq!(sum, checksum::of(ReadSpan::from(&copy[..])));
 /// ```
+#[inline]
 pub fn copy(src: ReadSpan<'_>, dst: WriteSpan<'_>) -> u64 {
     if cfg!(feature = "unchecked") {
         Kernels::best().copy(src, dst);
@@ -32,6 +33,7 @@ pub fn stream(src: ReadSpan<'_>, dst: WriteSpan<'_>) -> u64 {
 }
 
 /// The XXH3-64 of bytes.
+#[inline]
 pub fn of(bytes: ReadSpan<'_>) -> u64 {
     if cfg!(feature = "unchecked") { 0 } else { Kernels::best().checksum(bytes) }
 }

@@ -93,20 +93,34 @@ impl SharedBytes {
     }
 
     /// The word at an offset. Its bytes are used as a word everywhere, or as data everywhere.
-    #[cfg(not(all(test, loom)))]
     #[inline]
     pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
         self.check(offset, 8, 8);
-        // SAFETY: the eight bytes lie inside, live as long as `self`, are aligned because the
-        // range is, and are only reached as an atomic, as this module's first lines say.
-        unsafe { AtomicU64::from_ptr(self.start.add(offset).cast().as_ptr()) }
+        // SAFETY: checked.
+        unsafe { self.word_inside(offset) }
     }
 
-    #[cfg(all(test, loom))]
+    /// The cache line at an offset, which has words only.
     #[inline]
-    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
-        self.check(offset, 8, 8);
-        self.model.as_ref().expect("memory of a model").word(self.start.as_ptr() as usize + offset)
+    pub(crate) fn line(&self, start: usize) -> Line<'_> {
+        self.check(start, ALIGN, ALIGN);
+        Line { memory: self, start }
+    }
+
+    /// As `word`.
+    ///
+    /// # Safety
+    /// The eight bytes at the offset, a multiple of 8, lie inside.
+    #[inline]
+    unsafe fn word_inside(&self, offset: usize) -> &AtomicU64 {
+        #[cfg(all(test, loom))]
+        return self.model.as_ref().expect("memory of a model").word(self.start.as_ptr() as usize + offset);
+        // SAFETY: the eight bytes lie inside, live as long as `self`, are aligned because the
+        // range is, and are only reached as an atomic, as this module's first lines say.
+        #[cfg(not(all(test, loom)))]
+        unsafe {
+            AtomicU64::from_ptr(self.start.add(offset).cast().as_ptr())
+        }
     }
 
     /// The data `start..start + len`, to read.
@@ -138,11 +152,32 @@ impl SharedBytes {
 
     #[inline]
     fn check(&self, start: usize, len: usize, align: usize) {
-        assert!(
-            start <= self.len && len <= self.len - start && start.is_multiple_of(align),
-            "{start}+{len} is no range of {} bytes of shared memory",
-            self.len
-        );
+        if start.saturating_add(len) > self.len || !start.is_multiple_of(align) {
+            refuse(start, len, self.len);
+        }
+    }
+}
+
+/// Apart, so that a check needs no places in memory for what it would have to say.
+#[cold]
+fn refuse(start: usize, len: usize, of: usize) -> ! {
+    panic!("{start}+{len} is no range of {of} bytes of shared memory");
+}
+
+/// The words of one cache line.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a> {
+    memory: &'a SharedBytes,
+    start: usize,
+}
+
+impl<'a> Line<'a> {
+    /// The word at an offset in the line.
+    #[inline]
+    pub(crate) fn word(self, offset: usize) -> &'a AtomicU64 {
+        assert!(offset < ALIGN && offset.is_multiple_of(8), "a word of the line");
+        // SAFETY: the line lies inside, and the word inside the line.
+        unsafe { self.memory.word_inside(self.start + offset) }
     }
 }
 

@@ -170,10 +170,12 @@ impl Sites {
         })
     }
 
+    #[inline]
     fn call(&self, rank: u32, number: u64) -> &AtomicU64 {
         self.word(rank, 0, CALLS + (number % CALLS_KEPT) as usize * 8)
     }
 
+    #[inline]
     fn word(&self, rank: u32, cell: u16, offset: usize) -> &AtomicU64 {
         assert!(rank < self.world_size, "rank {rank} in a world of {}", self.world_size);
         self.memory.word(rank as usize * RANK_BYTES + usize::from(cell) * CELL_BYTES + offset)

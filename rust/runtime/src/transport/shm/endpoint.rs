@@ -45,12 +45,12 @@ pub struct ShmTransport {
     /// The capacity of the rings for collectives.
     capacity: usize,
     payload_bytes_max: usize,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     outgoing: Vec<Option<[Producer; 2]>>,
     incoming: Vec<Option<[Consumer; 2]>>,
     sleeper: Sleeper,
     /// By rank: whether its process is known to have ended.
-    ended: Vec<bool>,
+    pub(super) ended: Vec<bool>,
     /// What there was to see when the last wait ended.
     seen: News,
     looked_around: Instant,
@@ -110,27 +110,6 @@ impl ShmTransport {
         self.outgoing.iter_mut().flatten().flatten().for_each(|producer| producer.send_only(way));
     }
 
-    fn check_abort(&self) -> Result<(), TransportError> {
-        match self.shared.board.aborted() {
-            Some((rank, reason)) => Err(TransportError::Aborted { rank, reason }),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether a peer will never say anything more; what it had said before is in its rings.
-    fn lost(&self, rank: Rank) -> Option<TransportError> {
-        let ended = self.ended[rank as usize];
-        let reason = match self.shared.board.closed(rank) {
-            Some(reason) => reason,
-            None if ended => format!(
-                "its process ({}) ended without a goodbye; see its output and exit status",
-                self.shared.board.process(rank)
-            ),
-            None => return None,
-        };
-        Some(TransportError::PeerLost { rank, reason })
-    }
-
     fn producer(&mut self, to: Rank, channel: Channel) -> &mut Producer {
         let rings = self.outgoing.get_mut(to as usize).and_then(Option::as_mut);
         &mut rings.unwrap_or_else(|| panic!("rank {to} is no peer"))[channel as usize]
@@ -145,13 +124,8 @@ impl ShmTransport {
         move |error| TransportError::Corruption { from, to, detail: error.to_string() }
     }
 
-    /// Whether this rank may send to a peer.
-    fn check(&self, to: Rank) -> Result<(), TransportError> {
-        self.check_abort()?;
-        self.lost(to).map_or(Ok(()), Err)
-    }
-
     /// The bit of the next message's payload, or of what stands in for it, that a test wants flipped.
+    #[cold]
     fn damage(&mut self, to: Rank, channel: Channel, again: bool) -> Option<usize> {
         let tamper = self.tamper.as_mut()?;
         let number = self.outgoing[to as usize].as_ref()?[channel as usize].sent();
@@ -263,10 +237,12 @@ impl Transport for ShmTransport {
     ) -> Result<bool, TransportError> {
         self.check(to)?;
         let rank = self.rank;
-        let damages = [false, true].map(|again| self.damage(to, channel, again));
+        let is_tampered = self.tamper.is_some();
+        let damages = is_tampered.then(|| [false, true].map(|again| self.damage(to, channel, again)));
         let head = |sum, places: [WriteSpan<'_>; 2]| {
-            for (place, damage) in places.into_iter().zip(damages) {
-                damage.into_iter().for_each(|bit| place.flip(bit));
+            if let Some(damages) = damages {
+                let damaged = places.into_iter().zip(damages);
+                damaged.for_each(|(place, damage)| damage.into_iter().for_each(|bit| place.flip(bit)));
             }
             header.sealed(sum)
         };

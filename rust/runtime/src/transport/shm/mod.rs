@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod endpoint;
+mod ends;
 mod frame;
 mod message;
 mod reasons;

@@ -7,12 +7,13 @@ use super::lease::{Lease, Leases};
 use super::pace::Pace;
 use super::{
     ALIGN, BASE, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL,
-    MAIL_WORDS, NO_COPY, PAYLOAD_AT, RESENT, Ring, RingError, STREAMED, STREAMED_PACE, TAIL, VERIFIED,
-    WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured, mailed, payload_bytes_max, seal_of,
+    MAIL_WORDS, NO_COPY, PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, STREAMED, STREAMED_PACE, TAIL,
+    VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured, mailed, payload_bytes_max,
+    seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
-use crate::os::shared::SharedBytes;
+use crate::os::shared::{Line, SharedBytes};
 use crate::{ReadSpan, WriteSpan};
 
 /// The side that receives.
@@ -102,15 +103,16 @@ impl Consumer {
         out: WriteSpan<'_>,
         seal: impl Fn(u64) -> u64,
     ) -> Result<bool, RingError> {
-        let tail = self.ring.in_turn(TAIL, self.number).load(Acquire);
+        let line = self.ring.in_turn(self.number);
+        let tail = line.word(TAIL).load(Acquire);
         // Words only grow: the tail of the message before last is where this one begins at the latest.
         if tail <= self.next || self.asked.is_some() {
             return Ok(false);
         }
         if out.len() <= MAIL_BYTES {
-            self.read_mail(out);
+            read_mail(line, out);
             let expected = mailed(seal(checksum::of(out.into())), self.number);
-            if self.ring.in_turn(MAIL_SEAL, self.number).load(Relaxed) == expected {
+            if line.word(MAIL_SEAL).load(Relaxed) == expected {
                 // The mail is this message's, and so is the tail that was seen before it.
                 self.check_tail(tail)?;
                 self.pass(tail);
@@ -220,15 +222,6 @@ impl Consumer {
         answer
     }
 
-    #[inline]
-    fn read_mail(&self, out: WriteSpan<'_>) {
-        let mut words = [[0; 8]; MAIL_WORDS];
-        for (word, bytes) in words.iter_mut().enumerate().take(out.len().div_ceil(8)) {
-            *bytes = self.ring.in_turn(MAIL + word * 8, self.number).load(Relaxed).to_le_bytes();
-        }
-        out.write(&words.as_flattened()[..out.len()]);
-    }
-
     /// Another value whenever the producer has sent, sent again or withdrawn.
     pub fn news(&self) -> u64 {
         let said = self.ring.load(RESENT).wrapping_add(self.ring.load(WITHDRAWN));
@@ -289,7 +282,7 @@ impl Consumer {
     }
 
     fn read_prefix(&self, place: usize) -> (u32, usize, [u64; 3]) {
-        let mut prefix = [0; 32];
+        let mut prefix = [0; PREFIX_BYTES];
         // SAFETY: called for bytes between `head` and `tail`, which are the consumer's.
         unsafe { self.ring.reading(place, prefix.len()) }.read(&mut prefix);
         let half = |at: usize| u32::from_le_bytes(prefix[at..at + 4].try_into().expect("four bytes"));
@@ -318,6 +311,15 @@ impl Consumer {
         self.number += 1;
         self.ring.store(VERIFIED, self.number);
     }
+}
+
+#[inline]
+fn read_mail(line: Line<'_>, out: WriteSpan<'_>) {
+    let mut words = [[0; 8]; MAIL_WORDS];
+    for (word, bytes) in words.iter_mut().enumerate().take(out.len().div_ceil(8)) {
+        *bytes = line.word(MAIL + word * 8).load(Relaxed).to_le_bytes();
+    }
+    out.write(&words.as_flattened()[..out.len()]);
 }
 
 /// The next frame: where its prefix is, what that says, and where the frame ends.

@@ -46,14 +46,22 @@ impl Leases {
     #[inline]
     pub(super) fn pass(&self, ring: &Ring, end: u64) {
         if self.held.load(Acquire) > 0 {
-            let mut queue = self.queue();
-            if !queue.frames.is_empty() {
-                queue.frames.push_back((end, true));
-                self.held.fetch_add(1, Relaxed);
-                return;
-            }
+            self.pass_behind(ring, end);
+        } else {
+            ring.store(HEAD, end);
         }
-        ring.store(HEAD, end);
+    }
+
+    /// The same behind a lease, if that is not over by now.
+    #[cold]
+    fn pass_behind(&self, ring: &Ring, end: u64) {
+        let mut queue = self.queue();
+        if queue.frames.is_empty() {
+            ring.store(HEAD, end);
+            return;
+        }
+        queue.frames.push_back((end, true));
+        self.held.fetch_add(1, Relaxed);
     }
 
     /// Ends the lease of message `number`.

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0, 64 | tail: bytes ever produced, at 0 after an even message, at 64 after an odd one | producer |
 //! | 8 | resent: 1 + the last message that was sent again | producer |
-//! | 16, 80 | mail: the seal and up to 40 bytes of payload of the latest even, or odd, message | producer |
+//! | 16, 80 | mail: the seal and up to 40 bytes of payload, filled up to 40, of the latest even, or odd, message | producer |
 //! | 72 | base: where the place of a position is counted from | producer |
 //! | 128 | head: bytes ever given back | consumer |
 //! | 136 | verified: messages ever verified | consumer |
@@ -20,8 +20,8 @@
 //! | then | copies: heads and payloads of messages that are buffered | producer |
 //!
 //! Positions count bytes and never wrap; `(position - base) % capacity` is the place. A frame starts at a
-//! multiple of 64 and is contiguous: a 64-byte prefix (kind u32, payload bytes u32, number u64, seal
-//! u64, copy u64), the payload, and padding to 64. A frame that would not fit before the end is put at the
+//! multiple of 64 and is contiguous: a prefix (kind u32, payload bytes u32, number u64, seal u64, copy u64) and
+//! padding to 64, the payload, and padding to 64. A frame that would not fit before the end is put at the
 //! start, after a prefix of kind `WRAP`. A frame of at most half the capacity therefore fits into an
 //! empty ring, wherever its end is.
 //!
@@ -85,8 +85,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 use thiserror::Error;
 
-use super::shared::SharedBytes;
-use super::sync::AtomicU64;
+use super::shared::{Line, SharedBytes};
 use crate::{ReadSpan, WriteSpan};
 
 pub use consumer::{Consumer, Look, Popped};
@@ -127,8 +126,9 @@ fn is_measured(number: u64, payload_bytes: usize) -> bool {
 pub const HEADS_KEPT: usize = 128;
 
 const ALIGN: usize = 64;
-const PREFIX_BYTES: usize = 64;
-const PAYLOAD_AT: usize = PREFIX_BYTES;
+/// Of the line before the payload.
+const PREFIX_BYTES: usize = 32;
+const PAYLOAD_AT: usize = ALIGN;
 const CACHED: u32 = 0x4652_414d;
 const WRAP: u32 = 0x5752_4150;
 const STREAMED: u32 = 0x5354_524d;
@@ -207,7 +207,9 @@ impl Ring {
 
     /// The place of a position among the data, which is at the base or after it.
     fn place(&self, base: u64, position: u64) -> usize {
-        ((position - base) % self.capacity as u64) as usize
+        let (offset, capacity) = (position - base, self.capacity as u64);
+        // A division takes longer than the rest of a small message.
+        (if offset < capacity { offset } else { offset % capacity }) as usize
     }
 
     /// The data `place..place + len`, to read.
@@ -215,9 +217,8 @@ impl Ring {
     /// # Safety
     /// As [`SharedBytes::reading`].
     unsafe fn reading(&self, place: usize, len: usize) -> ReadSpan<'_> {
-        self.check(place, len);
-        // SAFETY: the caller's promise; the control words lie before.
-        unsafe { self.memory.reading(CONTROL_BYTES + place, len) }
+        // SAFETY: the caller's promise; the control words lie before, and nothing behind.
+        unsafe { self.memory.reading(CONTROL_BYTES.saturating_add(place), len) }
     }
 
     /// The data `place..place + len`, to write.
@@ -225,9 +226,8 @@ impl Ring {
     /// # Safety
     /// As [`SharedBytes::writing`].
     unsafe fn writing(&self, place: usize, len: usize) -> WriteSpan<'_> {
-        self.check(place, len);
-        // SAFETY: the caller's promise; the control words lie before.
-        unsafe { self.memory.writing(CONTROL_BYTES + place, len) }
+        // SAFETY: as for `reading`.
+        unsafe { self.memory.writing(CONTROL_BYTES.saturating_add(place), len) }
     }
 
     /// Where the head of a message is.
@@ -235,18 +235,15 @@ impl Ring {
         HEADS + (number % HEADS_KEPT as u64) as usize * HEAD_BYTES
     }
 
-    /// One of the words that even and odd messages have in turn.
-    fn in_turn(&self, word: usize, number: u64) -> &AtomicU64 {
-        self.memory.word(word + (number % 2) as usize * ALIGN)
+    /// The words that even and odd messages have in turn.
+    #[inline]
+    fn in_turn(&self, number: u64) -> Line<'_> {
+        self.memory.line((number % 2) as usize * ALIGN)
     }
 
     /// Bytes ever produced.
     fn tail(&self) -> u64 {
-        self.in_turn(TAIL, 0).load(Acquire).max(self.in_turn(TAIL, 1).load(Acquire))
-    }
-
-    fn check(&self, place: usize, len: usize) {
-        assert!(place <= self.capacity && len <= self.capacity - place, "inside the ring");
+        self.in_turn(0).word(TAIL).load(Acquire).max(self.in_turn(1).word(TAIL).load(Acquire))
     }
 }
 

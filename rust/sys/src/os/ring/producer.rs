@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use super::pace::Pace;
 use super::{
     ALIGN, BASE, BUFFERED_BYTES_MAX, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, HEAD, HEAD_BYTES, HEADS_KEPT,
-    MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, NO_COPY, PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError,
-    STREAM_BYTES_MIN, STREAMED, STREAMED_PACE, TAIL, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged,
-    frame_bytes, is_measured, mailed, payload_bytes_max, seal_of,
+    MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, NO_COPY, PAYLOAD_AT, RESENT, Ring, RingError, STREAM_BYTES_MIN,
+    STREAMED, STREAMED_PACE, TAIL, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured,
+    mailed, payload_bytes_max, seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
@@ -132,7 +132,11 @@ impl Producer {
     /// is used.
     fn copy_place(&self, payload_bytes: usize) -> Option<usize> {
         let (next, bytes) = (self.copied, HEAD_BYTES + payload_bytes);
-        let Some(oldest) = self.kept.iter().find_map(|kept| kept.copy) else { return Some(0) };
+        // Mostly that of the first: found without the iterator.
+        let first = self.kept.front().and_then(|kept| kept.copy);
+        let Some(oldest) = first.or_else(|| self.kept.iter().find_map(|kept| kept.copy)) else {
+            return Some(0);
+        };
         if next <= oldest {
             // The copies go round the end.
             return (next + bytes <= oldest).then_some(next);
@@ -173,19 +177,19 @@ impl Producer {
         let way = self.way(payload.len());
         let kept = Kept { place, payload_bytes: payload.len(), way, copy, is_withdrawn: false };
         let start = is_measured(self.sent, payload.len()).then(ticks);
-        let head = self.write_frame(&kept, self.sent, payload, head);
+        let seal = self.write_frame(&kept, self.sent, payload, head);
         if let Some(start) = start {
             self.measured += 1;
             self.pace.took(way, payload.len(), ticks() - start);
         }
         self.copied = copy.map_or(self.copied, |copy| copy + HEAD_BYTES + payload.len());
         self.kept.push_back(kept);
-        self.write_mail(place, self.sent, payload.len(), seal_of(&head));
+        self.write_mail(place, self.sent, payload.len(), seal);
         self.tail += needed as u64;
         if !stays_warm {
             self.run = self.tail;
         }
-        self.ring.in_turn(TAIL, self.sent).store(self.tail, Release);
+        self.ring.in_turn(self.sent).word(TAIL).store(self.tail, Release);
         self.sent += 1;
         Ok(Some(self.sent - 1))
     }
@@ -291,6 +295,7 @@ impl Producer {
     /// Goes back to the start of the ring after a run of small messages, if nothing is left in it. After large ones
     /// only where it is to stay warm: else their lines would have to be taken out of the consumer's cache, which is slower
     /// than to get others from the cache that both share.
+    #[inline]
     fn rewind(&mut self) -> Result<(), RingError> {
         if self.tail - self.run >= WARM_BYTES && self.has_room(self.ring.capacity)? {
             (self.base, self.run) = (self.tail, self.tail);
@@ -299,29 +304,31 @@ impl Producer {
         Ok(())
     }
 
+    #[inline]
     fn has_room(&mut self, needed: usize) -> Result<bool, RingError> {
-        let room = |head: u64| self.ring.capacity as u64 - (self.tail - head) >= needed as u64;
-        if room(self.head) {
-            return Ok(true);
-        }
+        let (capacity, tail) = (self.ring.capacity as u64, self.tail);
+        let room = |head| capacity - (tail - head) >= needed as u64;
+        Ok(room(self.head) || room(self.find_head()?))
+    }
+
+    /// How far the consumer is by now.
+    #[inline(never)]
+    fn find_head(&mut self) -> Result<u64, RingError> {
         let found = self.ring.load(HEAD);
         if found < self.head || found > self.tail || !found.is_multiple_of(ALIGN as u64) {
             let detail = format!("{found} where {} to {} are possible", self.head, self.tail);
             return Err(damaged("head", detail));
         }
         self.head = found;
-        Ok(room(found))
+        Ok(found)
     }
 
     #[inline]
     fn write_prefix(&self, place: usize, kind: u32, payload_bytes: u32, words: [u64; 3]) {
-        let mut prefix = [0; PREFIX_BYTES];
-        prefix[0..4].copy_from_slice(&kind.to_le_bytes());
-        prefix[4..8].copy_from_slice(&payload_bytes.to_le_bytes());
-        for (bytes, word) in prefix[8..].chunks_exact_mut(8).zip(words) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-        self.write(place, &prefix);
+        let [number, seal, copy] = words;
+        let first = u64::from(payload_bytes) << 32 | u64::from(kind);
+        let prefix = [first, number, seal, copy].map(u64::to_le_bytes);
+        self.write(place, prefix.as_flattened());
     }
 
     #[inline]
@@ -331,7 +338,7 @@ impl Producer {
         number: u64,
         payload: ReadSpan<'_>,
         head: impl FnOnce(u64, [WriteSpan<'_>; 2]) -> [u8; HEAD_BYTES],
-    ) -> [u8; HEAD_BYTES] {
+    ) -> u64 {
         // SAFETY: no message that is not verified has its copy there, and this thread has no other span over it.
         let copy = |at| unsafe { self.ring.memory.writing(COPIES + at, HEAD_BYTES + payload.len()) };
         let copy = kept.copy.map(copy);
@@ -342,40 +349,43 @@ impl Producer {
         // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
         // by `wanted`, and this thread has no other span over it.
         let sent = unsafe { self.ring.writing(kept.place + PAYLOAD_AT, payload.len()) };
-        let (kind, put): (_, fn(_, _) -> _) = match kept.way {
-            Way::Cached => (CACHED, checksum::copy),
-            Way::Streamed => (STREAMED, checksum::stream),
+        let (kind, sum) = match kept.way {
+            Way::Cached => (CACHED, checksum::copy(payload, sent)),
+            Way::Streamed => (STREAMED, checksum::stream(payload, sent)),
         };
-        let head = head(put(payload, sent), [sent, copied]);
+        let head = head(sum, [sent, copied]);
         if let Some(copy) = copy {
             copy.slice(0, HEAD_BYTES).write(&head);
         }
         // SAFETY: the message is not sent yet, or handed back, and all 128 before it are verified: the
         // head's place is the producer's.
         unsafe { self.ring.memory.writing(Ring::head_at(number), HEAD_BYTES) }.write(&head);
-        let words = [number, seal_of(&head), kept.copy.map_or(NO_COPY, |at| at as u64)];
+        let seal = seal_of(&head);
+        let words = [number, seal, kept.copy.map_or(NO_COPY, |at| at as u64)];
         self.write_prefix(kept.place, kind, payload.len() as u32, words);
-        head
+        seal
     }
 
     /// Puts a small message into the line of its tail as well, and of any its seal: the tail that comes with
     /// a message's seal is that message's.
     #[inline]
     fn write_mail(&self, place: usize, number: u64, payload_bytes: usize, seal: u64) {
-        self.ring.in_turn(MAIL_SEAL, number).store(mailed(seal, number), Relaxed);
-        if payload_bytes > MAIL_BYTES {
+        let line = self.ring.in_turn(number);
+        line.word(MAIL_SEAL).store(mailed(seal, number), Relaxed);
+        if payload_bytes == 0 || payload_bytes > MAIL_BYTES {
             return;
         }
-        let mut words = [0; MAIL_WORDS];
-        // SAFETY: the frame that was just written; it is not sent yet.
-        unsafe { self.ring.reading(place + PAYLOAD_AT, payload_bytes) }.read_words(&mut words);
-        for (word, value) in words.into_iter().enumerate().take(payload_bytes.div_ceil(8)) {
-            self.ring.in_turn(MAIL + word * 8, number).store(value, Relaxed);
+        let mut words = [[0; 8]; MAIL_WORDS];
+        // SAFETY: the frame that was just written, which has a line for any payload; it is not sent yet.
+        unsafe { self.ring.reading(place + PAYLOAD_AT, MAIL_BYTES) }.read(words.as_flattened_mut());
+        for (word, bytes) in words.into_iter().enumerate() {
+            line.word(MAIL + word * 8).store(u64::from_le_bytes(bytes), Relaxed);
         }
     }
 
+    #[inline]
     pub(super) fn write(&self, place: usize, bytes: &[u8]) {
-        // SAFETY: called for bytes that are the producer's, by `try_push` and `resend` only.
+        // SAFETY: called for bytes that are the producer's, by `push` and `resend` only.
         unsafe { self.ring.writing(place, bytes.len()) }.write(bytes);
     }
 }
