@@ -1,5 +1,5 @@
-//! The sum or mean of two leaves of f32, straight from memory to memory: alone, or in the same loop as the checksum
-//! of one of them, while the other waits for memory anyway.
+//! The sum or mean of two leaves of f32 or bf16, straight from memory to memory: alone, or in the same loop as the
+//! checksum of one of them, while the other waits for memory anyway.
 //!
 //! The sum of two f32 that f64 rounds is rounded to f32 as if it had not been rounded before, because f64 has more
 //! than twice the precision and two bits: f32 makes it in one step. That is also the true sum rounded once, which is
@@ -10,13 +10,18 @@
 //! normal number, which is exact. A sum that overflows is of numbers of 2^103 or more (the largest f32 is half a unit
 //! in its last place, which is that, from being rounded to infinity), whose halves are exact and don't overflow
 //! when added. Half an infinity is one.
+//!
+//! The sum of two bf16 that f32 rounds is rounded to bf16 as if it had not been rounded before, since f32 has more than
+//! twice the precision of bf16, too, and the same exponents: whatever the accumulator, and in the exact order, it is the
+//! true sum rounded once. Half of it is exact in f32; where the sum overflows it is infinite, which is what an
+//! accumulator of f32 has, and no other.
 
 use std::marker::PhantomData;
 
 use isobit_core::schedule::Content;
 use isobit_core::{Contract, Dtype, ReduceOp};
 
-use super::element::{Element, F32};
+use super::element::{Bf16, Element, F32};
 use super::isa::{Isa, Job};
 use super::xxh3::{Hash, STRIPE_BYTES, Stripe, Stripes};
 
@@ -25,21 +30,85 @@ use super::xxh3::{Hash, STRIPE_BYTES, Stripe, Stripes};
 pub(super) enum Becomes {
     Sum,
     Mean,
+    SumOfBf16,
+    MeanOfBf16,
 }
 
 impl Becomes {
-    /// What a reduction makes of two leaves of f32, if that is what it reduces.
+    /// What a reduction makes of two leaves of f32 or bf16, if that is what it reduces.
     pub(super) fn of(contract: &Contract, contents: &[Content], target: Content) -> Option<Becomes> {
-        let is_pair = matches!(contents, [Content::Leaf(_), Content::Leaf(_)])
-            && target == Content::Result
-            && (contract.dtype_in(), contract.dtype_out()) == (Dtype::F32, Dtype::F32);
-        match (contract.op(), contract.divisor()) {
-            (ReduceOp::Sum | ReduceOp::Mean, 1) if is_pair => Some(Becomes::Sum),
+        let is_pair =
+            matches!(contents, [Content::Leaf(_), Content::Leaf(_)]) && target == Content::Result;
+        if !is_pair || contract.dtype_in() != contract.dtype_out() {
+            return None;
+        }
+        let is_in_f32 = contract.dtype_acc() == Some(Dtype::F32);
+        match (contract.dtype_in(), contract.op(), contract.divisor()) {
+            (Dtype::F32, ReduceOp::Sum | ReduceOp::Mean, 1) => Some(Becomes::Sum),
             // An accumulator of f32 overflows before it is divided.
-            (ReduceOp::Mean, 2) if is_pair && contract.dtype_acc() != Some(Dtype::F32) => Some(Becomes::Mean),
+            (Dtype::F32, ReduceOp::Mean, 2) if !is_in_f32 => Some(Becomes::Mean),
+            (Dtype::Bf16, ReduceOp::Sum | ReduceOp::Mean, 1) => Some(Becomes::SumOfBf16),
+            (Dtype::Bf16, ReduceOp::Mean, 2) if is_in_f32 => Some(Becomes::MeanOfBf16),
             _ => None,
         }
     }
+}
+
+/// What becomes of two elements.
+trait Two: Copy {
+    type Bits: Copy;
+
+    fn of(left: Self::Bits, right: Self::Bits) -> Self::Bits;
+
+    /// The same of all elements in two stripes.
+    ///
+    /// # Safety
+    /// The instruction set of `S` is available.
+    unsafe fn of_stripes<S: Stripe>(left: S, right: S) -> S;
+}
+
+#[derive(Clone, Copy)]
+struct OfF32<const MEAN: bool>;
+
+impl<const MEAN: bool> Two for OfF32<MEAN> {
+    type Bits = u32;
+
+    #[inline(always)]
+    fn of(left: u32, right: u32) -> u32 {
+        let (left, right) = (f32::from_bits(left), f32::from_bits(right));
+        F32::of_f32(if MEAN { mean_of_two(left, right) } else { left + right })
+    }
+
+    #[inline(always)]
+    unsafe fn of_stripes<S: Stripe>(left: S, right: S) -> S {
+        // SAFETY: as the caller promises.
+        unsafe { if MEAN { left.mean_f32(right) } else { left.add_f32(right, IS_PLAIN) } }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct OfBf16<const MEAN: bool>;
+
+impl<const MEAN: bool> Two for OfBf16<MEAN> {
+    type Bits = u16;
+
+    #[inline(always)]
+    fn of(left: u16, right: u16) -> u16 {
+        reduce_two_bf16::<MEAN>(left, right)
+    }
+
+    #[inline(always)]
+    unsafe fn of_stripes<S: Stripe>(left: S, right: S) -> S {
+        // SAFETY: as the caller promises.
+        unsafe { left.reduce_bf16::<MEAN>(right) }
+    }
+}
+
+/// The sum of two bf16 in f32, or half of it, rounded to bf16.
+#[inline(always)]
+pub(super) fn reduce_two_bf16<const MEAN: bool>(left: u16, right: u16) -> u16 {
+    let sum = Bf16::to_f32(left) + Bf16::to_f32(right);
+    Bf16::of_f32(if MEAN { sum * 0.5 } else { sum })
 }
 
 /// Half of the sum of two, rounded once.
@@ -70,15 +139,14 @@ impl Pair {
     /// # Safety
     /// The instruction set of `S` is available; the bytes are inside.
     #[inline(always)]
-    unsafe fn reduce<S: Stripe, const MEAN: bool, const KEEP: bool>(self, at: usize, left: S) {
+    unsafe fn reduce<S: Stripe, T: Two, const KEEP: bool>(self, at: usize, left: S) {
         // SAFETY: as the caller promises.
         unsafe {
             let right = S::load(self.right.add(at));
             if KEEP {
                 right.store(self.kept.add(at));
             }
-            let reduced = if MEAN { left.mean_f32(right) } else { left.add_f32(right, IS_PLAIN) };
-            reduced.store(self.out.add(at));
+            T::of_stripes(left, right).store(self.out.add(at));
         }
     }
 
@@ -87,20 +155,19 @@ impl Pair {
     /// # Safety
     /// The bytes are inside.
     #[inline(always)]
-    unsafe fn reduce_few<const MEAN: bool, const KEEP: bool>(self, start: usize, end: usize) {
+    unsafe fn reduce_few<T: Two, const KEEP: bool>(self, start: usize, end: usize) {
         let mut at = start;
         while at < end {
             // SAFETY: as the caller promises.
             unsafe {
                 let [left, right] =
-                    [self.left, self.right].map(|from| from.add(at).cast::<f32>().read_unaligned());
+                    [self.left, self.right].map(|from| from.add(at).cast::<T::Bits>().read_unaligned());
                 if KEEP {
-                    self.kept.add(at).cast::<f32>().write_unaligned(right);
+                    self.kept.add(at).cast::<T::Bits>().write_unaligned(right);
                 }
-                let reduced = if MEAN { mean_of_two(left, right) } else { left + right };
-                self.out.add(at).cast::<u32>().write_unaligned(F32::of_f32(reduced));
+                self.out.add(at).cast::<T::Bits>().write_unaligned(T::of(left, right));
             }
-            at += size_of::<f32>();
+            at += size_of::<T::Bits>();
         }
     }
 }
@@ -112,30 +179,32 @@ pub(super) unsafe fn reduce<I: Isa>(pair: Pair) {
     // SAFETY: as the caller promises.
     unsafe {
         match pair.becomes {
-            Becomes::Sum => I::run(Reduce::<I::Stripe, false>(pair, PhantomData)),
-            Becomes::Mean => I::run(Reduce::<I::Stripe, true>(pair, PhantomData)),
+            Becomes::Sum => I::run(Reduce::<I::Stripe, OfF32<false>>(pair, PhantomData)),
+            Becomes::Mean => I::run(Reduce::<I::Stripe, OfF32<true>>(pair, PhantomData)),
+            Becomes::SumOfBf16 => I::run(Reduce::<I::Stripe, OfBf16<false>>(pair, PhantomData)),
+            Becomes::MeanOfBf16 => I::run(Reduce::<I::Stripe, OfBf16<true>>(pair, PhantomData)),
         }
     }
 }
 
-struct Reduce<S, const MEAN: bool>(Pair, PhantomData<S>);
+struct Reduce<S, T>(Pair, PhantomData<(S, T)>);
 
-impl<S: Stripe, const MEAN: bool> Job for Reduce<S, MEAN> {
+impl<S: Stripe, T: Two> Job for Reduce<S, T> {
     #[inline(always)]
     fn run(self) {
         let pair = self.0;
         // Stores across two lines cost more than the arithmetic, if there are more than a few.
         let few = if pair.len < STRIPE_BYTES { pair.len } else { pair.out.align_offset(STRIPE_BYTES) };
         let head = few.min(pair.len);
-        let head = if head.is_multiple_of(size_of::<f32>()) { head } else { 0 };
+        let head = if head.is_multiple_of(size_of::<T::Bits>()) { head } else { 0 };
         let end = head + (pair.len - head) / STRIPE_BYTES * STRIPE_BYTES;
         // SAFETY: a `Reduce` runs where its set is available; all of this is inside.
         unsafe {
-            pair.reduce_few::<MEAN, false>(0, head);
+            pair.reduce_few::<T, false>(0, head);
             for at in (head..end).step_by(STRIPE_BYTES) {
-                pair.reduce::<S, MEAN, false>(at, S::load(pair.left.add(at)));
+                pair.reduce::<S, T, false>(at, S::load(pair.left.add(at)));
             }
-            pair.reduce_few::<MEAN, false>(end, pair.len);
+            pair.reduce_few::<T, false>(end, pair.len);
         }
     }
 }
@@ -146,51 +215,64 @@ impl<S: Stripe, const MEAN: bool> Job for Reduce<S, MEAN> {
 /// As for [`reduce`]; they are more than `SHORT_BYTES_MAX` bytes, the output is disjoint from the left leaf, and where
 /// the right one is kept there is room for it, which is disjoint from all of them.
 pub(super) unsafe fn reduce_summed<I: Isa>(pair: Pair) -> u64 {
-    let mut of = Hash::new(pair.len);
-    let hash = &mut of;
     // SAFETY: as the caller promises.
     unsafe {
-        match (pair.becomes, pair.kept.is_null()) {
-            (Becomes::Sum, true) => I::run(Summed::<I::Stripe, false, false> { pair, hash, of: PhantomData }),
-            (Becomes::Sum, false) => I::run(Summed::<I::Stripe, false, true> { pair, hash, of: PhantomData }),
-            (Becomes::Mean, true) => I::run(Summed::<I::Stripe, true, false> { pair, hash, of: PhantomData }),
-            (Becomes::Mean, false) => I::run(Summed::<I::Stripe, true, true> { pair, hash, of: PhantomData }),
+        match pair.becomes {
+            Becomes::Sum => summed::<I, OfF32<false>>(pair),
+            Becomes::Mean => summed::<I, OfF32<true>>(pair),
+            Becomes::SumOfBf16 => summed::<I, OfBf16<false>>(pair),
+            Becomes::MeanOfBf16 => summed::<I, OfBf16<true>>(pair),
         }
     }
-    of.value()
+}
+
+/// # Safety
+/// As for [`reduce_summed`].
+unsafe fn summed<I: Isa, T: Two>(pair: Pair) -> u64 {
+    let mut hash = Hash::new(pair.len);
+    let (of, into) = (PhantomData::<(I::Stripe, T)>, &mut hash);
+    // SAFETY: as the caller promises.
+    unsafe {
+        if pair.kept.is_null() {
+            I::run(Summed::<_, _, false> { pair, hash: into, of });
+        } else {
+            I::run(Summed::<_, _, true> { pair, hash: into, of });
+        }
+    }
+    hash.value()
 }
 
 /// The stripes of the leaf on the left, which are reduced on the way.
 #[derive(Clone, Copy)]
-struct Reduced<const MEAN: bool, const KEEP: bool>(Pair);
+struct Reduced<T, const KEEP: bool>(Pair, PhantomData<T>);
 
-impl<S: Stripe, const MEAN: bool, const KEEP: bool> Stripes<S> for Reduced<MEAN, KEEP> {
+impl<S: Stripe, T: Two, const KEEP: bool> Stripes<S> for Reduced<T, KEEP> {
     #[inline(always)]
     unsafe fn take(self, at: usize) -> S {
         // SAFETY: as the caller promises.
         unsafe {
             let left = S::load(self.0.left.add(at));
-            self.0.reduce::<S, MEAN, KEEP>(at, left);
+            self.0.reduce::<S, T, KEEP>(at, left);
             left
         }
     }
 }
 
-struct Summed<'a, S, const MEAN: bool, const KEEP: bool> {
+struct Summed<'a, S, T, const KEEP: bool> {
     pair: Pair,
     hash: &'a mut Hash,
-    of: PhantomData<S>,
+    of: PhantomData<(S, T)>,
 }
 
-impl<S: Stripe, const MEAN: bool, const KEEP: bool> Job for Summed<'_, S, MEAN, KEEP> {
+impl<S: Stripe, T: Two, const KEEP: bool> Job for Summed<'_, S, T, KEEP> {
     #[inline(always)]
     fn run(self) {
         let pair = self.pair;
         // SAFETY: a `Summed` runs where its set is available; all of this is inside.
         unsafe {
             let last = pair.left.add(pair.len - STRIPE_BYTES);
-            let end = self.hash.finish::<S>(Reduced::<MEAN, KEEP>(pair), last);
-            pair.reduce_few::<MEAN, KEEP>(end, pair.len);
+            let end = self.hash.finish::<S>(Reduced::<T, KEEP>(pair, PhantomData), last);
+            pair.reduce_few::<T, KEEP>(end, pair.len);
         }
     }
 }

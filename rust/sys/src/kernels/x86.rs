@@ -177,6 +177,32 @@ impl Stripe for __m512i {
     }
 
     #[inline(always)]
+    unsafe fn reduce_bf16<const MEAN: bool>(self, other: Self) -> Self {
+        /// Of bf16 in the upper halves; the lower ones of what is given mean nothing.
+        #[inline(always)]
+        unsafe fn upper<const MEAN: bool>(left: __m512i, right: __m512i) -> __m512i {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let sum = _mm512_add_ps(_mm512_castsi512_ps(left), _mm512_castsi512_ps(right));
+                let value = if MEAN { _mm512_mul_ps(sum, _mm512_set1_ps(0.5)) } else { sum };
+                let bits = _mm512_castps_si512(value);
+                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+                let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
+                let nan = _mm512_set1_epi32(F32_NAN as i32);
+                _mm512_mask_mov_epi32(_mm512_add_epi32(bits, half), is_nan, nan)
+            }
+        }
+        // SAFETY: as the caller promises.
+        unsafe {
+            let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            let high = upper::<MEAN>(_mm512_and_si512(self, mask), _mm512_and_si512(other, mask));
+            let low = upper::<MEAN>(_mm512_slli_epi32::<16>(self), _mm512_slli_epi32::<16>(other));
+            _mm512_or_si512(_mm512_and_si512(high, mask), _mm512_srli_epi32::<16>(low))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn scramble(self, key: Self) -> Self {
         // SAFETY: as the caller promises.
         unsafe {
@@ -290,6 +316,38 @@ impl Stripe for Stripe256 {
         }
         // SAFETY: as the caller promises.
         unsafe { Stripe256(half(self.0, other.0), half(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn reduce_bf16<const MEAN: bool>(self, other: Self) -> Self {
+        /// Of bf16 in the upper halves; the lower ones of what is given mean nothing.
+        #[inline(always)]
+        unsafe fn upper<const MEAN: bool>(left: __m256i, right: __m256i) -> __m256i {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let sum = _mm256_add_ps(_mm256_castsi256_ps(left), _mm256_castsi256_ps(right));
+                let value = if MEAN { _mm256_mul_ps(sum, _mm256_set1_ps(0.5)) } else { sum };
+                let bits = _mm256_castps_si256(value);
+                let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+                let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+                let rounded = _mm256_castsi256_ps(_mm256_add_epi32(bits, half));
+                let is_nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(value, value);
+                let nan = _mm256_castsi256_ps(_mm256_set1_epi32(F32_NAN as i32));
+                _mm256_castps_si256(_mm256_blendv_ps(rounded, nan, is_nan))
+            }
+        }
+        #[inline(always)]
+        unsafe fn half<const MEAN: bool>(left: __m256i, right: __m256i) -> __m256i {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+                let high = upper::<MEAN>(_mm256_and_si256(left, mask), _mm256_and_si256(right, mask));
+                let low = upper::<MEAN>(_mm256_slli_epi32::<16>(left), _mm256_slli_epi32::<16>(right));
+                _mm256_blend_epi16::<0b1010_1010>(_mm256_srli_epi32::<16>(low), high)
+            }
+        }
+        // SAFETY: as the caller promises.
+        unsafe { Stripe256(half::<MEAN>(self.0, other.0), half::<MEAN>(self.1, other.1)) }
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use xxhash_rust::const_xxh3::const_custom_default_secret;
 
 use super::element::{Element, F32};
 use super::isa::{Isa, Job};
-use super::pair::mean_of_two;
+use super::pair::{mean_of_two, reduce_two_bf16};
 use super::stream::Trail;
 
 /// Up to this many bytes the hash has other, shorter forms, which are the crate's.
@@ -111,6 +111,12 @@ pub(super) trait Stripe: Copy {
     /// The set is available.
     unsafe fn mean_f32(self, other: Self) -> Self;
 
+    /// The sums of thirty-two bf16 each in f32, or half of them, rounded to bf16 as the law has it.
+    ///
+    /// # Safety
+    /// The set is available.
+    unsafe fn reduce_bf16<const MEAN: bool>(self, other: Self) -> Self;
+
     /// # Safety
     /// The set is available.
     unsafe fn scramble(self, key: Self) -> Self;
@@ -189,6 +195,17 @@ impl Stripe for Words {
     #[inline(always)]
     unsafe fn mean_f32(self, other: Words) -> Words {
         by_halves(self, other, |left, right| F32::of_f32(mean_of_two(left, right)))
+    }
+
+    #[inline(always)]
+    unsafe fn reduce_bf16<const MEAN: bool>(self, other: Words) -> Words {
+        let of = |left: u64, right: u64, shift| {
+            let reduced = reduce_two_bf16::<MEAN>((left >> shift) as u16, (right >> shift) as u16);
+            u64::from(reduced) << shift
+        };
+        std::array::from_fn(|i| {
+            [0, 16, 32, 48].into_iter().fold(0, |word, shift| word | of(self[i], other[i], shift))
+        })
     }
 
     #[inline(always)]
