@@ -70,7 +70,7 @@ def _left(*_: object, **__: object) -> object:
 
 def direct(name: str) -> Callable[..., Any]:
     """The method of that name, of which only the short way is there."""
-    return _native.shortcut(getattr(_native, f"direct_{name}"), _left)
+    return _native.shortcut(name, _left)
 
 
 all_reduce, broadcast, reduce = direct("all_reduce"), direct("broadcast"), direct("reduce")
