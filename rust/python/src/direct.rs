@@ -46,7 +46,11 @@ impl Direct {
     }
 
     /// Makes the call, and tells the other ranks if it failed here alone, as the method would.
-    pub(crate) fn make<'py>(&self, object: &Bound<'py, Handle>, arguments: &Arguments<'_, 'py>) -> Outcome<'py> {
+    pub(crate) fn make<'py>(
+        &self,
+        object: &Bound<'py, Handle>,
+        arguments: &Arguments<'_, 'py>,
+    ) -> Outcome<'py> {
         let py = object.py();
         (self.make)(object.get().native.bind(py), arguments).inspect_err(|error| {
             // What it raises itself says nothing about the call.
@@ -200,6 +204,9 @@ fn output<'py>(
 }
 
 /// A call on a list of arrays and a list of those to be written, which may be the same.
+// Apart, or every other call would make room for all that this one needs.
+#[cold]
+#[inline(never)]
 fn each<'py>(
     communicator: &Bound<'py, Communicator>,
     tensors: &Bound<'py, PyAny>,

@@ -52,8 +52,8 @@ pub(crate) struct Usuals<'a, 'py> {
 }
 
 impl<'a, 'py> Arguments<'a, 'py> {
-    #[inline]
     /// Their values, if they are of the usual kind, and if all those not given that the method does not take.
+    #[inline]
     pub(crate) fn usual(&self, unknown: &[Given<'_, '_>]) -> Option<Usuals<'a, 'py>> {
         if unknown.iter().any(|given| given.is_there()) {
             return None;

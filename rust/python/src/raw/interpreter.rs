@@ -52,12 +52,18 @@ impl Drop for Interpreter<'_> {
 pub(crate) type Place = (usize, i32);
 
 /// The place that runs, if Python code does. Nothing is made for it where the interpreter's structs are known.
+#[inline]
 pub(crate) fn place(py: Python<'_>) -> Option<Place> {
     static IS_KNOWN: OnceLock<bool> = OnceLock::new();
     if *IS_KNOWN.get_or_init(|| is_known(py).unwrap_or(false)) {
         // SAFETY: they are as they should be.
         return unsafe { running(py) }.map(|frame| (frame.instruction, 0));
     }
+    asked_place(py)
+}
+
+#[cold]
+fn asked_place(py: Python<'_>) -> Option<Place> {
     let frame = Frame::present(py)?;
     Some((frame.code().ok()?.as_ptr().addr(), frame.instruction().ok()?))
 }

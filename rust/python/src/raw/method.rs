@@ -109,7 +109,10 @@ fn method_class(py: Python<'_>) -> PyResult<Py<PyType>> {
         name: c"isobit._native.Method".as_ptr(),
         basicsize: size_of::<Method>() as c_int,
         itemsize: 0,
-        flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR) as c_uint | HAVE_VECTORCALL,
+        // Of what may change the interpreter remembers no method: it would look for it in every call.
+        flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR | ffi::Py_TPFLAGS_IMMUTABLETYPE)
+            as c_uint
+            | HAVE_VECTORCALL,
         slots: slots.as_mut_ptr(),
     };
     // SAFETY: names are static, and the interpreter copies the rest. The slots' functions have the signatures of their
@@ -193,7 +196,7 @@ unsafe fn in_order<'a, 'py>(
 fn handle<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, Handle>> {
     static USUAL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let py = object.py();
-    if USUAL.get(py).is_some_and(|usual| object.is_exact_instance(usual.bind(py))) {
+    if USUAL.get(py).is_some_and(|usual| object.get_type_ptr().addr() == usual.as_ptr().addr()) {
         // SAFETY: another object of its very class is one.
         return Some(unsafe { object.cast_unchecked() });
     }
