@@ -134,6 +134,7 @@ unsafe extern "C" fn vectorcall(
     // this thread has.
     unsafe {
         let method = &*method.cast::<Method>();
+        // PyO3 is not told: a `Py` that is dropped here, as no usual call has one, is let go when PyO3 is called next.
         let py = Python::assume_attached();
         if let Some((object, given)) = in_order(py, method, arguments, count & !ARGUMENTS_OFFSET, names) {
             let made = catch_unwind(AssertUnwindSafe(|| match handle(&object) {
