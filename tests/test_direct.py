@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from isobit import _native
+from isobit.arrays import Array
 from isobit.dtypes import NAMES, dtype_of
 from ranks import Processes, results, wait_until
 
@@ -70,7 +72,7 @@ def _left(*_: object, **__: object) -> object:
 
 def direct(name: str) -> Callable[..., Any]:
     """The method of that name, of which only the short way is there."""
-    return _native.shortcut(getattr(_native, f"direct_{name}"), _left)
+    return _native.shortcut(name, _left)
 
 
 all_reduce, broadcast, reduce = direct("all_reduce"), direct("broadcast"), direct("reduce")
@@ -122,6 +124,42 @@ def test_an_unusual_array_is_left_to_the_method(comm: isobit.Communicator, kind:
     for arguments in [(UNUSUAL[kind],), (DENSE, UNUSUAL[kind])]:
         assert all_reduce(comm, *arguments) is LEFT
     assert broadcast(comm, UNUSUAL[kind]) is LEFT
+
+
+PLACES: dict[str, Callable[[isobit.Communicator, Array], object]] = {
+    "lambda": lambda comm, x: comm.all_reduce(x),
+    "comprehension": lambda comm, x: [comm.all_reduce(y) for y in [x]],
+    "generator": lambda comm, x: next(comm.all_reduce(y) for y in [x]),
+    "function in C": lambda comm, x: [*map(comm.all_reduce, [x])],
+    "unbound": lambda comm, x: isobit.Communicator.all_reduce(comm, tensor=x),
+    "compiled late": lambda comm, x: eval(compile("comm.all_reduce(x)", __file__, "eval"), {"comm": comm, "x": x}),
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_call_names_its_line_each_time(kind: str, watched: bool) -> None:
+    comm, call = isobit.init(), PLACES[kind]
+    line = 1 if kind == "compiled late" else call.__code__.co_firstlineno
+    before = sys.getprofile()
+    if watched:
+        sys.setprofile(lambda *_: None)
+    try:
+        for _ in range(4):
+            call(comm, DENSE.copy())
+    finally:
+        sys.setprofile(before)
+    assert [record["site"] for record in comm.flight_recorder] == [f"{__file__}:{line}"] * 4
+
+
+def test_two_calls_on_two_lines_in_a_loop_are_told_apart() -> None:
+    comm = isobit.init()
+    line = inspect.currentframe().f_lineno  # type: ignore[union-attr]
+    for _ in range(3):
+        comm.all_reduce(DENSE.copy())
+        comm.all_reduce(DENSE.copy())
+    sites = [record["site"] for record in comm.flight_recorder]
+    assert sites == [f"{__file__}:{line + 2}", f"{__file__}:{line + 3}"] * 3
 
 
 @pytest.mark.parametrize(("arguments", "options"), UNUSUAL_CALLS)

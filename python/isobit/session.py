@@ -65,6 +65,5 @@ def shortcut(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
 
     So a call on numpy arrays that lie as they should is over before Python has looked at it.
     """
-    direct = getattr(_native, f"direct_{method.__name__}")
-    short: Callable[Concatenate[S, P], R] = _native.shortcut(direct, method)
+    short: Callable[Concatenate[S, P], R] = _native.shortcut(method.__name__, method)
     return short

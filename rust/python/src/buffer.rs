@@ -46,13 +46,19 @@ pub(crate) enum Shape {
 impl Shape {
     pub(crate) const POINT: Shape = Shape::Few { dimensions: [0; DIMENSIONS_FEW], len: 0 };
 
+    #[inline]
     pub(crate) fn from_slice(given: &[u64]) -> PyResult<Shape> {
+        if given.len() > DIMENSIONS_FEW {
+            return Shape::many(given);
+        }
+        let mut dimensions = [0; DIMENSIONS_FEW];
+        dimensions.iter_mut().zip(given).for_each(|(slot, &dimension)| *slot = dimension);
+        Ok(Shape::Few { dimensions, len: given.len() })
+    }
+
+    #[cold]
+    fn many(given: &[u64]) -> PyResult<Shape> {
         match given.len() {
-            len @ 0..=DIMENSIONS_FEW => {
-                let mut dimensions = [0; DIMENSIONS_FEW];
-                dimensions.iter_mut().zip(given).for_each(|(slot, &dimension)| *slot = dimension);
-                Ok(Shape::Few { dimensions, len })
-            }
             ..=DIMENSIONS_MAX => Ok(Shape::Many(given.into())),
             _ if given[0] == SEVERAL_TENSORS => Ok(Shape::Many(given.into())),
             len => Err(PyValueError::new_err(format!(
@@ -210,6 +216,7 @@ pub(crate) struct Usual<'a> {
 
 impl<'a> Usual<'a> {
     /// `object`, if it is one.
+    #[inline]
     pub(crate) fn of(object: Borrowed<'a, '_, PyAny>) -> Option<Usual<'a>> {
         let array = NumpyArray::of(object)?;
         let dtype = known_dtype(object.py(), array.dtype())?;

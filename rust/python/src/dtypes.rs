@@ -20,11 +20,15 @@ static FOREIGN_SEEN: [PyOnceLock<Py<PyAny>>; FOREIGN.len()] = [const { PyOnceLoc
 static OWN: PyOnceLock<Vec<(Py<PyAny>, Dtype)>> = PyOnceLock::new();
 
 /// The dtype whose object has that address.
+#[inline]
 pub(crate) fn known_dtype(py: Python<'_>, address: usize) -> Option<Dtype> {
     let own = OWN.get_or_init(py, || own_dtypes(py).unwrap_or_default());
-    if let Some((_, dtype)) = own.iter().find(|(object, _)| object.as_ptr().addr() == address) {
-        return Some(*dtype);
-    }
+    let own = own.iter().find(|(object, _)| object.as_ptr().addr() == address);
+    own.map(|(_, dtype)| *dtype).or_else(|| seen_dtype(py, address))
+}
+
+#[cold]
+fn seen_dtype(py: Python<'_>, address: usize) -> Option<Dtype> {
     let mut foreign = FOREIGN.iter().zip(&FOREIGN_SEEN);
     let found = foreign.find(|(_, seen)| seen.get(py).is_some_and(|seen| seen.as_ptr().addr() == address))?;
     Some(found.0.1)

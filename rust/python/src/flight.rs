@@ -14,7 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use crate::raw::Frame;
+use crate::raw::{Frame, Place, place};
 
 /// How many sites are told apart; programs that make code as they run must not fill the memory.
 const SITES_MAX: usize = 1 << 14;
@@ -36,24 +36,24 @@ static KNOWN: Mutex<Option<HashMap<Key, Known>>> = Mutex::new(None);
 const RECENT: usize = 32;
 
 thread_local! {
-    /// By a part of their keys, sites that are among the known ones, whose code objects are held.
-    static RECENTLY: [Cell<(Key, Site)>; RECENT] =
+    /// By a part of their places, sites that are among the known ones, whose code objects are held.
+    static RECENTLY: [Cell<(Place, Site)>; RECENT] =
         const { [const { Cell::new(((0, 0), Site::UNKNOWN)) }; RECENT] };
 }
 
 /// Where the Python code that is not this package's makes the present call.
+#[inline]
 pub(crate) fn caller(py: Python<'_>) -> Site {
-    let Some(frame) = Frame::present(py) else { return Site::UNKNOWN };
-    let Ok((_, key)) = position(&frame) else { return Site::UNKNOWN };
+    let Some(place) = place(py) else { return Site::UNKNOWN };
     RECENTLY.with(|recent| {
-        let recent = &recent[((key.0 / 16) ^ (key.1 as usize / 2)) % RECENT];
+        let recent = &recent[((place.0 / 16) ^ (place.1 as usize / 2)) % RECENT];
         let (found, site) = recent.get();
-        if found == key {
+        if found == place {
             return site;
         }
-        let (site, is_kept) = find(py, &frame).unwrap_or((Site::UNKNOWN, false));
+        let (site, is_kept) = find(py).unwrap_or((Site::UNKNOWN, false));
         if is_kept {
-            recent.set((key, site));
+            recent.set((place, site));
         }
         site
     })
@@ -65,8 +65,10 @@ fn position<'py>(frame: &Frame<'py>) -> PyResult<(Bound<'py, PyAny>, Key)> {
     Ok((code, key))
 }
 
-/// The site, and whether it is that of `first` and known from then on.
-fn find(py: Python<'_>, first: &Frame<'_>) -> PyResult<(Site, bool)> {
+/// The site, and whether it is that of the frame that runs and was known.
+#[cold]
+fn find(py: Python<'_>) -> PyResult<(Site, bool)> {
+    let Some(first) = Frame::present(py) else { return Ok((Site::UNKNOWN, false)) };
     let package = PACKAGE.get_or_try_init(py, || {
         let package: String = py.import("isobit")?.getattr("__file__")?.extract()?;
         PyResult::Ok(package.trim_end_matches("__init__.py").to_owned())
@@ -84,7 +86,7 @@ fn find(py: Python<'_>, first: &Frame<'_>) -> PyResult<(Site, bool)> {
             None => (learn(py, &frame, code, key, package)?, false),
         };
         if let Some(site) = site {
-            return Ok((site, is_known && frame.is(first)));
+            return Ok((site, is_known && frame.is(&first)));
         }
         frame = frame.back()?;
     }

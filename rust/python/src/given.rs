@@ -1,6 +1,5 @@
 //! Arguments of a collective as its caller gave them, and their values where they are of the usual kind.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use isobit_core::{Order, Rank, ReduceOp};
@@ -9,17 +8,9 @@ use pyo3::types::PyString;
 
 use crate::arguments::seconds;
 
-/// An argument as it was given, if it was: `None` is one, and `NotImplemented` stands for none.
+/// An argument as it was given, if it was: `None` is one.
 #[derive(Clone, Copy)]
-pub(crate) struct Given<'a, 'py>(Option<Borrowed<'a, 'py, PyAny>>);
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Given<'a, 'py> {
-    type Error = Infallible;
-
-    fn extract(given: Borrowed<'a, 'py, PyAny>) -> Result<Self, Infallible> {
-        Ok(Given(Some(given).filter(|given| given.as_ptr() != given.py().NotImplemented().as_ptr())))
-    }
-}
+pub(crate) struct Given<'a, 'py>(pub(crate) Option<Borrowed<'a, 'py, PyAny>>);
 
 impl<'a, 'py> Given<'a, 'py> {
     pub(crate) fn is_there(self) -> bool {
@@ -62,6 +53,7 @@ pub(crate) struct Usuals<'a, 'py> {
 
 impl<'a, 'py> Arguments<'a, 'py> {
     /// Their values, if they are of the usual kind, and if all those not given that the method does not take.
+    #[inline]
     pub(crate) fn usual(&self, unknown: &[Given<'_, '_>]) -> Option<Usuals<'a, 'py>> {
         if unknown.iter().any(|given| given.is_there()) {
             return None;

@@ -44,6 +44,7 @@ impl<T> Guarded<T> {
     }
 
     /// The value's lock, whether or not the value is still there.
+    #[inline(always)]
     fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Option<T>>> {
         if self.is_inherited() {
             return Err(errors::forked(py, self.what));
@@ -61,6 +62,7 @@ impl<T> Guarded<T> {
     }
 
     /// The value, for one call.
+    #[inline(always)]
     pub(crate) fn in_use(&self, py: Python<'_>) -> PyResult<InUse<'_, T>> {
         let guard = self.lock(py)?;
         match *guard {

@@ -42,11 +42,6 @@ mod _native {
     #[pymodule_export]
     use crate::communicator::Communicator;
     #[pymodule_export]
-    use crate::direct::{
-        direct_all_gather, direct_all_reduce, direct_all_to_all, direct_barrier, direct_broadcast,
-        direct_reduce, direct_reduce_scatter,
-    };
-    #[pymodule_export]
     use crate::flight::{FlightRecorder, dump_flight_recorders};
     #[pymodule_export]
     use crate::guard::forked;

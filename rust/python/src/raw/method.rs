@@ -1,13 +1,20 @@
 //! A kind of method that asks native code before Python builds anything for it.
 
+use std::any::Any;
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::mem::size_of;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
+use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyCFunction, PyFunction, PyString, PyType};
+use pyo3::types::{PyFunction, PyString, PyType};
+
+use crate::direct::Direct;
+use crate::given::{Arguments, Given};
+use crate::handle::Handle;
 
 /// A method that asks another function first.
 ///
@@ -17,18 +24,17 @@ use pyo3::types::{PyCFunction, PyFunction, PyString, PyType};
 struct Method {
     object: ffi::PyObject,
     vectorcall: VectorCall,
-    /// The code of the function that is asked first, and its module.
-    direct: ffi::PyCFunctionFastWithKeywords,
-    module: *mut ffi::PyObject,
+    /// What is asked first.
+    direct: &'static Direct,
     /// The names of its arguments after the first.
     names: [*mut ffi::PyObject; NAMES.len()],
-    /// The function that is called where that returns `NotImplemented`.
+    /// The function that is called where that made no call.
     otherwise: *mut ffi::PyObject,
     /// `types.MethodType`.
     bound: *mut ffi::PyObject,
 }
 
-/// What the functions take that are asked first, besides the object whose method it is: those of `given.rs`.
+/// What those that are asked first take, besides the object whose method it is: the fields of `Arguments`.
 const NAMES: [&CStr; 6] = [c"tensor", c"out", c"op", c"order", c"root", c"timeout"];
 
 /// How many of these may be given without their names.
@@ -55,45 +61,27 @@ unsafe extern "C" {
     ) -> *mut ffi::PyObject;
 }
 
-/// `otherwise` as a method that asks `direct`, a function of this module, first: what that has no answer to, it is
-/// asked itself. In everything else it is `otherwise`.
+/// `otherwise` as a method that asks the shortest way of that name first: what that leaves, it is asked itself. In
+/// everything else it is `otherwise`.
 #[pyfunction]
-pub(crate) fn shortcut<'py>(
-    direct: &Bound<'py, PyCFunction>,
-    otherwise: &Bound<'py, PyFunction>,
-) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn shortcut<'py>(name: &str, otherwise: &Bound<'py, PyFunction>) -> PyResult<Bound<'py, PyAny>> {
     static METHOD: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let py = direct.py();
+    let py = otherwise.py();
+    let direct = Direct::of_name(name)
+        .ok_or_else(|| PyTypeError::new_err(format!("{name:?} has no shorter way than itself")))?;
     let class = METHOD.get_or_try_init(py, || method_class(py))?.bind(py);
     let bound = py.import("types")?.getattr("MethodType")?;
     let names = NAMES.map(|name| PyString::intern(py, &name.to_string_lossy()).into_any());
-    let direct = direct.clone().into_any();
-    // SAFETY: `direct` is a builtin function.
-    let (code, flags, module) = unsafe {
-        let direct = direct.as_ptr();
-        (
-            ffi::PyCFunction_GetFunction(direct),
-            ffi::PyCFunction_GetFlags(direct),
-            ffi::PyCFunction_GetSelf(direct),
-        )
-    };
-    let Some(code) = code.filter(|_| flags == ffi::METH_FASTCALL | ffi::METH_KEYWORDS) else {
-        return Err(PyTypeError::new_err("direct must take its arguments in an array"));
-    };
-    // SAFETY: a function with these flags has this signature.
-    let code = unsafe { std::mem::transmute::<ffi::PyCFunction, ffi::PyCFunctionFastWithKeywords>(code) };
     // SAFETY: the class's objects are as large as `Method`, and a new one's own fields are nobody's yet. The references
     // are never given back: a method is made once for a class, and lives as long as this library.
     unsafe {
         let made = Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(class.as_type_ptr(), 0))?;
         let method = made.as_ptr().cast::<Method>();
         (&raw mut (*method).vectorcall).write(vectorcall);
-        (&raw mut (*method).direct).write(code);
-        (&raw mut (*method).module).write(module);
+        (&raw mut (*method).direct).write(direct);
         (&raw mut (*method).names).write(names.map(Bound::into_ptr));
         (&raw mut (*method).otherwise).write(otherwise.clone().into_any().into_ptr());
         (&raw mut (*method).bound).write(bound.into_ptr());
-        std::mem::forget(direct);
         Ok(made)
     }
 }
@@ -121,7 +109,10 @@ fn method_class(py: Python<'_>) -> PyResult<Py<PyType>> {
         name: c"isobit._native.Method".as_ptr(),
         basicsize: size_of::<Method>() as c_int,
         itemsize: 0,
-        flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR) as c_uint | HAVE_VECTORCALL,
+        // Of what may change the interpreter remembers no method: it would look for it in every call.
+        flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR | ffi::Py_TPFLAGS_IMMUTABLETYPE)
+            as c_uint
+            | HAVE_VECTORCALL,
         slots: slots.as_mut_ptr(),
     };
     // SAFETY: names are static, and the interpreter copies the rest. The slots' functions have the signatures of their
@@ -139,52 +130,88 @@ unsafe extern "C" fn vectorcall(
     count: usize,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: `method` is a `Method`, whose fields `shortcut` has set, and the arguments are the interpreter's.
+    // SAFETY: `method` is a `Method`, whose fields `shortcut` has set, and the arguments are the interpreter's, which
+    // this thread has.
     unsafe {
         let method = &*method.cast::<Method>();
-        if let Some(given) = in_order(method, arguments, count & !ARGUMENTS_OFFSET, names) {
-            let result =
-                (method.direct)(method.module, given.as_ptr(), given.len() as _, std::ptr::null_mut());
-            if result != ffi::Py_NotImplemented() {
-                return result;
+        // PyO3 is not told: a `Py` that is dropped here, as no usual call has one, is let go when PyO3 is called next.
+        let py = Python::assume_attached();
+        if let Some((object, given)) = in_order(py, method, arguments, count & !ARGUMENTS_OFFSET, names) {
+            let made = catch_unwind(AssertUnwindSafe(|| match handle(&object) {
+                Some(handle) => method.direct.make(handle, &given),
+                None => Ok(None),
+            }));
+            match made.unwrap_or_else(|panic| Err(panicked(panic))) {
+                Ok(Some(result)) => return result.into_ptr(),
+                Ok(None) => {}
+                Err(error) => {
+                    error.restore(py);
+                    return std::ptr::null_mut();
+                }
             }
-            ffi::Py_DecRef(result);
         }
         PyObject_Vectorcall(method.otherwise, arguments, count, names)
     }
 }
 
-/// The arguments as the function takes them that is asked first, `NotImplemented` for those not given; `None` if any is
-/// not one of its own, or there twice.
+/// The object whose method it is, and the arguments in their places; `None` if any is not one of the method's own, or
+/// there twice.
 ///
 /// # Safety
 /// As `vectorcall`.
-unsafe fn in_order(
+#[inline]
+unsafe fn in_order<'a, 'py>(
+    py: Python<'py>,
     method: &Method,
     arguments: *const *mut ffi::PyObject,
     count: usize,
     names: *mut ffi::PyObject,
-) -> Option<[*mut ffi::PyObject; NAMES.len() + 1]> {
+) -> Option<(Borrowed<'a, 'py, PyAny>, Arguments<'a, 'py>)> {
     if count == 0 || count > POSITIONS + 1 {
         return None;
     }
-    // SAFETY: there are `count` arguments, then as many as there are names, which are a tuple of strings or null.
+    // SAFETY: there are `count` arguments, then as many as there are names, which are a tuple of strings or null. They
+    // are lent until the call ends.
     unsafe {
-        let absent = ffi::Py_NotImplemented();
-        let mut given = [absent; NAMES.len() + 1];
-        given[..count].copy_from_slice(std::slice::from_raw_parts(arguments, count));
+        let mut given = [None; NAMES.len()];
+        for (place, given) in given.iter_mut().take(count - 1).enumerate() {
+            *given = Some(Borrowed::from_ptr(py, *arguments.add(1 + place)));
+        }
         let named = if names.is_null() { 0 } else { ffi::PyTuple_Size(names) };
         for place in 0..named {
             // Names in a program are interned: any others take the long way.
             let name = ffi::PyTuple_GetItem(names, place);
-            let at = method.names.iter().position(|&own| own == name)? + 1;
-            if given[at] != absent {
+            let at = method.names.iter().position(|&own| own == name)?;
+            let argument = Borrowed::from_ptr(py, *arguments.add(count + place as usize));
+            if given[at].replace(argument).is_some() {
                 return None;
             }
-            given[at] = *arguments.add(count + place as usize);
         }
-        Some(given)
+        let [tensor, out, op, order, root, timeout] = given.map(Given);
+        Some((Borrowed::from_ptr(py, *arguments), Arguments { tensor, out, op, order, root, timeout }))
     }
+}
+
+/// `object`, if it has a membership.
+#[inline]
+fn handle<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, Handle>> {
+    static USUAL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let py = object.py();
+    if USUAL.get(py).is_some_and(|usual| object.get_type_ptr().addr() == usual.as_ptr().addr()) {
+        // SAFETY: another object of its very class is one.
+        return Some(unsafe { object.cast_unchecked() });
+    }
+    let handle = object.cast().ok()?;
+    USUAL.get_or_init(py, || object.get_type().unbind());
+    Some(handle)
+}
+
+/// What PyO3 makes of a panic in a function of its own.
+#[cold]
+fn panicked(panic: Box<dyn Any + Send>) -> PyErr {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panic from Rust code");
+    PanicException::new_err(text.to_owned())
 }
 
 /// # Safety

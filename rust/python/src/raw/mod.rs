@@ -9,6 +9,6 @@ mod interpreter;
 mod method;
 mod numpy;
 
-pub(crate) use interpreter::{Frame, Interpreter};
+pub(crate) use interpreter::{Frame, Interpreter, Place, place};
 pub(crate) use method::shortcut;
 pub(crate) use numpy::NumpyArray;

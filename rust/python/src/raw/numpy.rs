@@ -43,7 +43,8 @@ impl<'a> NumpyArray<'a> {
         static NDARRAY: PyOnceLock<Option<Py<PyType>>> = PyOnceLock::new();
         let py = object.py();
         let ndarray = NDARRAY.get_or_init(py, || believed(py).unwrap_or(None)).as_ref()?;
-        if !object.is_exact_instance(ndarray.bind(py)) {
+        // As `is_exact_instance`, which takes a reference to its class.
+        if object.get_type_ptr().addr() != ndarray.as_ptr().addr() {
             return None;
         }
         fields(object).filter(|fields| fields.flags & WARN_ON_WRITE == 0).map(NumpyArray)
