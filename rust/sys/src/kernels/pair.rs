@@ -37,8 +37,7 @@ pub(super) enum Becomes {
 impl Becomes {
     /// What a reduction makes of two leaves of f32 or bf16, if that is what it reduces.
     pub(super) fn of(contract: &Contract, contents: &[Content], target: Content) -> Option<Becomes> {
-        let is_pair =
-            matches!(contents, [Content::Leaf(_), Content::Leaf(_)]) && target == Content::Result;
+        let is_pair = matches!(contents, [Content::Leaf(_), Content::Leaf(_)]) && target == Content::Result;
         if !is_pair || contract.dtype_in() != contract.dtype_out() {
             return None;
         }
