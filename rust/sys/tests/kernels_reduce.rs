@@ -300,14 +300,16 @@ fn blocks_and_their_remainders_give_the_laws_bits() {
 fn whole_messages_give_the_laws_bits_and_their_checksum() {
     let mut rng = Rng(5);
     let reductions = [(ReduceOp::Sum, 2), (ReduceOp::Mean, 2), (ReduceOp::Sum, 3)];
-    for ((op, leaves), order) in
-        reductions.into_iter().flat_map(|of| [Order::Tree, Order::Exact].map(|to| (of, to)))
-    {
-        let contract = Contract::new(ContractSpec::new(op, order, leaves, Dtype::F32)).unwrap();
-        for len in [61, 256, 257, 4096, 16_383, 16_384] {
-            let leaf = |leaf| (Content::Leaf(leaf), tensor(Dtype::F32, len, Values::Special, &mut rng));
-            let inputs: Vec<_> = (0..leaves).map(leaf).collect();
-            check(&contract, &inputs, Content::Result);
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        for ((op, leaves), order) in
+            reductions.into_iter().flat_map(|of| [Order::Tree, Order::Exact].map(|to| (of, to)))
+        {
+            let contract = Contract::new(ContractSpec::new(op, order, leaves, dtype)).unwrap();
+            for len in [61, 256, 257, 4096, 16_383, 16_384] {
+                let leaf = |leaf| (Content::Leaf(leaf), tensor(dtype, len, Values::Special, &mut rng));
+                let inputs: Vec<_> = (0..leaves).map(leaf).collect();
+                check(&contract, &inputs, Content::Result);
+            }
         }
     }
 }
@@ -360,6 +362,33 @@ fn two_f32_give_the_laws_bits_at_every_distance_and_tie() {
             let contents = [Content::Leaf(0), Content::Leaf(1)];
             let prepared = Kernels::best().prepare(&contract, &contents, Content::Result).unwrap();
             assert_eq!(prepared.can_keep(), is_one_rounding, "{contract}");
+        }
+    }
+}
+
+/// Each bf16 with others at many distances from it.
+#[test]
+fn two_bf16_give_the_laws_bits_at_every_distance_and_tie() {
+    let mut rng = Rng(17);
+    let first = 0..=u16::MAX;
+    let second = first.clone().map(|bits| {
+        let (distance, mantissa) = (rng.below(20) as u16, rng.below(128) as u16);
+        let exponent = ((bits >> 7) & 0xff).saturating_sub(distance);
+        (rng.below(2) as u16) << 15 | exponent << 7 | mantissa
+    });
+    let bytes = |bits: &mut dyn Iterator<Item = u16>| bits.flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let pair = [bytes(&mut first.clone()), bytes(&mut second.into_iter())];
+    let inputs: Vec<_> = (0..).map(Content::Leaf).zip(pair).collect();
+    for (order, accumulate) in [(Order::Tree, None), (Order::Tree, Some(Dtype::F64)), (Order::Exact, None)] {
+        for divisor in [None, Some(1), Some(2)] {
+            let op = if divisor.is_some() { ReduceOp::Mean } else { ReduceOp::Sum };
+            let spec = ContractSpec { divisor, accumulate, ..ContractSpec::new(op, order, 2, Dtype::Bf16) };
+            let contract = Contract::new(spec).unwrap();
+            check(&contract, &inputs, Content::Result);
+            let contents = [Content::Leaf(0), Content::Leaf(1)];
+            let prepared = Kernels::best().prepare(&contract, &contents, Content::Result).unwrap();
+            let is_one_pass = divisor != Some(2) || contract.dtype_acc() == Some(Dtype::F32);
+            assert_eq!(prepared.can_keep(), is_one_pass, "{contract}");
         }
     }
 }
