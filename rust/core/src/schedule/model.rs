@@ -62,18 +62,18 @@ impl Default for Constants {
     /// between machines, assumptions about a link of 100 Gbit/s.
     fn default() -> Constants {
         Constants {
-            call_us: 0.5,
-            step_within_us: 0.4,
+            call_us: 0.17,
+            step_within_us: 0.1,
             step_between_us: 10.0,
-            message_within_us: 0.12,
+            message_within_us: 0.03,
             message_between_us: 1.0,
-            wait_us: 11.0,
-            slice_us: 1600.0,
-            bandwidth_within: 18.0,
+            wait_us: 1.2,
+            slice_us: 0.3,
+            bandwidth_within: 14.0,
             bandwidth_between: 12.5,
-            reduction_speed: 28.0,
-            copy_speed: 17.0,
-            memory_speed: 20.0,
+            reduction_speed: 75.0,
+            copy_speed: 30.0,
+            memory_speed: 38.0,
         }
     }
 }
