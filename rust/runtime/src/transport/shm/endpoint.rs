@@ -29,9 +29,6 @@ const TURN: Duration = Duration::from_micros(2);
 /// How often it gives its core away before it sleeps, if not. Others need the core, and the one that is
 /// waited for among them; going to sleep and being woken takes as long as a few dozen turns.
 const YIELDS: u32 = 64;
-/// The largest payload that is copied to be sent buffered, if every rank can have a core: copying more costs more
-/// than waiting for the receiver. If not, waiting costs a turn of all ranks that share the core.
-const COPIED_BYTES_MAX: usize = 4096;
 /// How long the ends of processes may stay unnoticed by a rank that never sleeps.
 const LOOK_AROUND: Duration = Duration::from_millis(1);
 
@@ -200,11 +197,10 @@ impl Transport for ShmTransport {
     fn capabilities(&self) -> Capabilities {
         // Less than one frame is lost at the ring's end.
         let frames = (self.capacity / ring::frame_bytes(self.payload_bytes_max) - 1).min(HEADS_KEPT);
-        let buffered_bytes_max = if self.spins() { COPIED_BYTES_MAX } else { ring::BUFFERED_BYTES_MAX };
         Capabilities {
             name: "shm",
             payload_bytes_max: self.payload_bytes_max,
-            buffered_bytes_max: Some(self.payload_bytes_max.min(buffered_bytes_max)),
+            buffered_bytes_max: Some(self.payload_bytes_max.min(ring::BUFFERED_BYTES_MAX)),
             window_bytes: frames.max(1) * self.payload_bytes_max,
             cores: Some(self.cores),
         }

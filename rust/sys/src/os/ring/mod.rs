@@ -135,7 +135,7 @@ const STREAMED: u32 = 0x5354_524d;
 /// In place of where its copy is, of a message that has none.
 const NO_COPY: u64 = u64::MAX;
 
-/// The largest payload of which a producer leaves a copy.
+/// The largest payload of which a producer leaves a copy: copying more costs more than waiting for the receiver.
 pub const BUFFERED_BYTES_MAX: usize = 8 * 1024;
 
 /// The smallest payload that may be written past the caches: of a smaller one the fence costs as much as is gained.
