@@ -100,11 +100,11 @@ impl SharedBytes {
         unsafe { self.word_inside(offset) }
     }
 
-    /// The cache line at an offset, which has words only.
+    /// The `LINES` cache lines at an offset, which have words only.
     #[inline]
-    pub(crate) fn line(&self, start: usize) -> Line<'_> {
-        self.check(start, ALIGN, ALIGN);
-        Line { memory: self, start }
+    pub(crate) fn lines<const LINES: usize>(&self, start: usize) -> Lines<'_, LINES> {
+        self.check(start, LINES * ALIGN, ALIGN);
+        Lines { memory: self, start }
     }
 
     /// As `word`.
@@ -164,19 +164,19 @@ fn refuse(start: usize, len: usize, of: usize) -> ! {
     panic!("{start}+{len} is no range of {of} bytes of shared memory");
 }
 
-/// The words of one cache line.
+/// The words of some cache lines.
 #[derive(Clone, Copy)]
-pub(crate) struct Line<'a> {
+pub(crate) struct Lines<'a, const LINES: usize> {
     memory: &'a SharedBytes,
     start: usize,
 }
 
-impl<'a> Line<'a> {
-    /// The word at an offset in the line.
+impl<'a, const LINES: usize> Lines<'a, LINES> {
+    /// The word at an offset in the lines.
     #[inline]
     pub(crate) fn word(self, offset: usize) -> &'a AtomicU64 {
-        assert!(offset < ALIGN && offset.is_multiple_of(8), "a word of the line");
-        // SAFETY: the line lies inside, and the word inside the line.
+        assert!(offset < LINES * ALIGN && offset.is_multiple_of(8), "a word of the lines");
+        // SAFETY: the lines lie inside, and the word inside the lines.
         unsafe { self.memory.word_inside(self.start + offset) }
     }
 }

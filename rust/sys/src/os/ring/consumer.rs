@@ -8,12 +8,12 @@ use super::pace::Pace;
 use super::{
     ALIGN, BASE, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL,
     MAIL_WORDS, NO_COPY, PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, STREAMED, STREAMED_PACE, TAIL,
-    VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured, mailed, payload_bytes_max,
-    seal_of,
+    Turn, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured, mailed,
+    payload_bytes_max, seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
-use crate::os::shared::{Line, SharedBytes};
+use crate::os::shared::SharedBytes;
 use crate::{ReadSpan, WriteSpan};
 
 /// The side that receives.
@@ -103,16 +103,16 @@ impl Consumer {
         out: WriteSpan<'_>,
         seal: impl Fn(u64) -> u64,
     ) -> Result<bool, RingError> {
-        let line = self.ring.in_turn(self.number);
-        let tail = line.word(TAIL).load(Acquire);
+        let turn = self.ring.in_turn(self.number);
+        let tail = turn.word(TAIL).load(Acquire);
         // Words only grow: the tail of the message before last is where this one begins at the latest.
         if tail <= self.next || self.asked.is_some() {
             return Ok(false);
         }
         if out.len() <= MAIL_BYTES {
-            read_mail(line, out);
+            read_mail(turn, out);
             let expected = mailed(seal(checksum::of(out.into())), self.number);
-            if line.word(MAIL_SEAL).load(Relaxed) == expected {
+            if turn.word(MAIL_SEAL).load(Relaxed) == expected {
                 // The mail is this message's, and so is the tail that was seen before it.
                 self.check_tail(tail)?;
                 self.pass(tail);
@@ -314,10 +314,10 @@ impl Consumer {
 }
 
 #[inline]
-fn read_mail(line: Line<'_>, out: WriteSpan<'_>) {
+fn read_mail(turn: Turn<'_>, out: WriteSpan<'_>) {
     let mut words = [[0; 8]; MAIL_WORDS];
     for (word, bytes) in words.iter_mut().enumerate().take(out.len().div_ceil(8)) {
-        *bytes = line.word(MAIL + word * 8).load(Relaxed).to_le_bytes();
+        *bytes = turn.word(MAIL + word * 8).load(Relaxed).to_le_bytes();
     }
     out.write(&words.as_flattened()[..out.len()]);
 }

@@ -6,17 +6,17 @@
 //!
 //! | offset | word | written by |
 //! |---|---|---|
-//! | 0, 64 | tail: bytes ever produced, at 0 after an even message, at 64 after an odd one | producer |
+//! | 0, 128 | tail: bytes ever produced, at 0 after an even message, at 128 after an odd one | producer |
 //! | 8 | resent: 1 + the last message that was sent again | producer |
-//! | 16, 80 | mail: the seal and up to 40 bytes of payload, filled up to 40, of the latest even, or odd, message | producer |
-//! | 72 | base: where the place of a position is counted from | producer |
-//! | 128 | head: bytes ever given back | consumer |
-//! | 136 | verified: messages ever verified | consumer |
-//! | 144 | wanted: 1 + the last message that is wanted again | consumer |
-//! | 152 | cached pace: what a large payload takes the consumer, 0 if not known | consumer |
-//! | 160 | streamed pace: what one that was written past the caches takes it | consumer |
-//! | 192 | withdrawn: how many messages had been sent when the producer gave up what was not verified | producer |
-//! | 256 | heads, of 128 bytes each, message `n` at place `n % 128` | producer |
+//! | 16, 144 | mail: the seal and up to 104 bytes of payload, filled up to 40, 64 or 104, of the latest even, or odd, message | producer |
+//! | 136 | base: where the place of a position is counted from | producer |
+//! | 256 | head: bytes ever given back | consumer |
+//! | 264 | verified: messages ever verified | consumer |
+//! | 272 | wanted: 1 + the last message that is wanted again | consumer |
+//! | 280 | cached pace: what a large payload takes the consumer, 0 if not known | consumer |
+//! | 288 | streamed pace: what one that was written past the caches takes it | consumer |
+//! | 320 | withdrawn: how many messages had been sent when the producer gave up what was not verified | producer |
+//! | 384 | heads, of 128 bytes each, message `n` at place `n % 128` | producer |
 //! | then | copies: heads and payloads of messages that are buffered | producer |
 //!
 //! Positions count bytes and never wrap; `(position - base) % capacity` is the place. A frame starts at a
@@ -44,7 +44,7 @@
 //! consumer that knows what it expects computes the seal itself, and has verified head and payload when
 //! the two are equal. So heads are read only when a message is not the expected one, and stay in the
 //! producer's cache. Mail goes further: a small message lies in the line of the tail, and whoever saw the
-//! tail move has it.
+//! tail move has it; a larger one goes on in the next line.
 //!
 //! # Why it is sound
 //! At any time each data byte belongs to one side, and only that side touches it.
@@ -85,7 +85,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 use thiserror::Error;
 
-use super::shared::{Line, SharedBytes};
+use super::shared::{Lines, SharedBytes};
 use crate::{ReadSpan, WriteSpan};
 
 pub use consumer::{Consumer, Look, Popped};
@@ -97,21 +97,25 @@ pub use producer::Producer;
 pub const HEAD_BYTES: usize = 128;
 
 const CONTROL_BYTES: usize = COPIES + COPIES_BYTES;
-/// Of even messages; that of odd ones is a line further, and so is their mail.
+/// The two lines of an even message, and behind them those of an odd one.
+type Turn<'a> = Lines<'a, 2>;
+const TURN_BYTES: usize = 2 * ALIGN;
 const TAIL: usize = 0;
 const RESENT: usize = 8;
-const BASE: usize = 72;
+const BASE: usize = TURN_BYTES + 8;
 const MAIL_SEAL: usize = 16;
 const MAIL: usize = 24;
-const MAIL_WORDS: usize = 5;
+const MAIL_WORDS: usize = 13;
 const MAIL_BYTES: usize = MAIL_WORDS * 8;
-const HEAD: usize = 128;
-const VERIFIED: usize = 136;
-const WANTED: usize = 144;
-const WITHDRAWN: usize = 192;
-const CACHED_PACE: usize = 152;
-const STREAMED_PACE: usize = 160;
-const HEADS: usize = 256;
+/// So much of the mail is in the line of the tail.
+const FIRST_LINE_BYTES: usize = ALIGN - MAIL;
+const HEAD: usize = 256;
+const VERIFIED: usize = 264;
+const WANTED: usize = 272;
+const WITHDRAWN: usize = 320;
+const CACHED_PACE: usize = 280;
+const STREAMED_PACE: usize = 288;
+const HEADS: usize = 384;
 const COPIES: usize = HEADS + HEADS_KEPT * HEAD_BYTES;
 /// For three of the largest.
 const COPIES_BYTES: usize = if cfg!(all(test, loom)) { HEAD_BYTES + ALIGN } else { 32 * 1024 };
@@ -237,8 +241,8 @@ impl Ring {
 
     /// The words that even and odd messages have in turn.
     #[inline]
-    fn in_turn(&self, number: u64) -> Line<'_> {
-        self.memory.line((number % 2) as usize * ALIGN)
+    fn in_turn(&self, number: u64) -> Turn<'_> {
+        self.memory.lines((number % 2) as usize * TURN_BYTES)
     }
 
     /// Bytes ever produced.
@@ -253,7 +257,7 @@ mod tests;
 /// The offsets of a ring's words, for a model.
 #[cfg(all(test, loom))]
 pub(super) fn modelled_words() -> impl Iterator<Item = usize> {
-    let in_turn = (0..MAIL_WORDS + 3).flat_map(|word| [TAIL + word * 8, TAIL + ALIGN + word * 8]);
+    let in_turn = (0..MAIL_WORDS + 3).flat_map(|word| [TAIL + word * 8, TAIL + TURN_BYTES + word * 8]);
     [BASE, HEAD, VERIFIED, WANTED, CACHED_PACE, STREAMED_PACE, WITHDRAWN].into_iter().chain(in_turn)
 }
 

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
 use super::pace::Pace;
 use super::{
-    ALIGN, BASE, BUFFERED_BYTES_MAX, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, HEAD, HEAD_BYTES, HEADS_KEPT,
-    MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, NO_COPY, PAYLOAD_AT, RESENT, Ring, RingError, STREAM_BYTES_MIN,
-    STREAMED, STREAMED_PACE, TAIL, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured,
-    mailed, payload_bytes_max, seal_of,
+    ALIGN, BASE, BUFFERED_BYTES_MAX, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, FIRST_LINE_BYTES, HEAD,
+    HEAD_BYTES, HEADS_KEPT, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, NO_COPY, PAYLOAD_AT, RESENT, Ring,
+    RingError, STREAM_BYTES_MIN, STREAMED, STREAMED_PACE, TAIL, Turn, VERIFIED, WANTED, WITHDRAWN, WRAP, Way,
+    damaged, frame_bytes, is_measured, mailed, payload_bytes_max, seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
@@ -370,16 +370,28 @@ impl Producer {
     /// a message's seal is that message's.
     #[inline]
     fn write_mail(&self, place: usize, number: u64, payload_bytes: usize, seal: u64) {
-        let line = self.ring.in_turn(number);
-        line.word(MAIL_SEAL).store(mailed(seal, number), Relaxed);
+        let turn = self.ring.in_turn(number);
+        turn.word(MAIL_SEAL).store(mailed(seal, number), Relaxed);
         if payload_bytes == 0 || payload_bytes > MAIL_BYTES {
             return;
         }
-        let mut words = [[0; 8]; MAIL_WORDS];
-        // SAFETY: the frame that was just written, which has a line for any payload; it is not sent yet.
-        unsafe { self.ring.reading(place + PAYLOAD_AT, MAIL_BYTES) }.read(words.as_flattened_mut());
+        // A fixed number of words needs no loop, and a frame has whole lines.
+        if payload_bytes <= FIRST_LINE_BYTES {
+            self.post::<{ FIRST_LINE_BYTES / 8 }>(place, turn);
+        } else if payload_bytes <= ALIGN {
+            self.post::<{ ALIGN / 8 }>(place, turn);
+        } else {
+            self.post::<MAIL_WORDS>(place, turn);
+        }
+    }
+
+    #[inline]
+    fn post<const WORDS: usize>(&self, place: usize, turn: Turn<'_>) {
+        let mut words = [[0; 8]; WORDS];
+        // SAFETY: the frame that was just written, which has as many lines as this takes; it is not sent yet.
+        unsafe { self.ring.reading(place + PAYLOAD_AT, WORDS * 8) }.read(words.as_flattened_mut());
         for (word, bytes) in words.into_iter().enumerate() {
-            line.word(MAIL + word * 8).store(u64::from_le_bytes(bytes), Relaxed);
+            turn.word(MAIL + word * 8).store(u64::from_le_bytes(bytes), Relaxed);
         }
     }
 

@@ -135,14 +135,17 @@ fn sealed(number: u64) -> impl Fn(u64) -> u64 {
     move |sum| (sum >> 16) ^ number << 48
 }
 
-fn push_sealed(producer: &mut Producer, number: u64) -> bool {
-    let bytes = payload(number);
+fn push_as(producer: &mut Producer, bytes: &[u8], seal: impl Fn(u64) -> u64) -> bool {
     let head = |sum, _: WriteSpan<'_>| {
         let mut head = [0; HEAD_BYTES];
-        head[HEAD_BYTES - 8..].copy_from_slice(&sealed(number)(sum).to_le_bytes());
+        head[HEAD_BYTES - 8..].copy_from_slice(&seal(sum).to_le_bytes());
         head
     };
-    producer.try_push(ReadSpan::from(&bytes[..]), head).unwrap().is_some()
+    producer.try_push(ReadSpan::from(bytes), head).unwrap().is_some()
+}
+
+fn push_sealed(producer: &mut Producer, number: u64) -> bool {
+    push_as(producer, &payload(number), sealed(number))
 }
 
 fn pop_sealed(consumer: &mut Consumer, number: u64) -> Option<Vec<u8>> {
@@ -167,6 +170,23 @@ fn an_expected_message_is_taken_however_far_its_producer_is_ahead() {
             }
             assert_eq!(pop_sealed(&mut consumer, number), Some(payload(number)), "{ahead} ahead");
         }
+    }
+}
+
+/// Beside the tail, in the second line and in no mail: each after the others, in even and odd turns.
+#[test]
+fn messages_of_every_length_around_a_line_are_taken_as_they_were_sent() {
+    let (mut producer, mut consumer) = pair(16 * 1024);
+    for length in (0..=130).chain((0..=130).rev()).chain((0..130).step_by(37)) {
+        let sent: Vec<u8> = (0..length).map(|at| at as u8 ^ length as u8).collect();
+        assert!(push_as(&mut producer, &sent, |sum| sum));
+        let mut taken = vec![0xa5; length];
+        assert_eq!(
+            consumer.try_pop_expected(WriteSpan::from(&mut taken[..]), |sum| sum),
+            Ok(true),
+            "{length}"
+        );
+        assert_eq!(taken, sent);
     }
 }
 
