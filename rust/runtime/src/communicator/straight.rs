@@ -111,9 +111,9 @@ impl Exchange<'_, '_> {
     fn ready(&mut self) -> Result<(), Failure> {
         self.straight.at = 0;
         if self.straight.shape != Some(self.operation.descriptor.shape) {
-            let order = std::mem::take(&mut self.straight.order);
-            let moves = order.iter().map(|step| self.move_of(*step)).collect::<Result<_, Failure>>();
-            (self.straight.order, self.straight.moves) = (order, moves?);
+            let steps = 0..self.straight.order.len();
+            let moves = steps.map(|at| self.move_of(self.straight.order[at]));
+            self.straight.moves = moves.collect::<Result<_, Failure>>()?;
             self.straight.shape = Some(self.operation.descriptor.shape);
         }
         for one in &mut self.straight.moves {
