@@ -31,7 +31,7 @@ impl Message {
 pub(crate) struct Piece {
     buf: Buf,
     start: usize,
-    pub(crate) len: usize,
+    len: usize,
 }
 
 /// What is behind a view.

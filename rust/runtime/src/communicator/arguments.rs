@@ -1,30 +1,13 @@
 //! The checks of arguments: lengths, counts and ranks, before anything is sent.
 
 use isobit_core::wire::Collective;
-use isobit_core::{Contract, Dtype, Rank};
+use isobit_core::{Dtype, Rank};
 
 use super::Communicator;
-use super::collectives::Reduction;
 use super::signature::Amounts;
 use crate::error::Error;
 
 impl Communicator {
-    pub(super) fn plain_contract(
-        &mut self,
-        collective: Collective,
-        reduction: &Reduction,
-    ) -> Result<Contract, Error> {
-        if let Some((of, contract)) = &self.contract
-            && of == reduction
-        {
-            return Ok(*contract);
-        }
-        let contract = reduction.contract(self.world_size());
-        let contract = contract.map_err(|message| self.wrong(collective, message))?;
-        self.contract = Some((*reduction, contract));
-        Ok(contract)
-    }
-
     pub(super) fn blocks_of(
         &self,
         collective: Collective,

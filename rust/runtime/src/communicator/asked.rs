@@ -82,12 +82,12 @@ impl<'a> Asked<'a> {
     }
 
     /// Checks all that can be checked before anything is sent.
-    fn signature(self, comm: &mut Communicator) -> Result<Signature, Error> {
+    fn signature(self, comm: &Communicator) -> Result<Signature, Error> {
         let Asked { collective, dtype, root, receiver, input, out, counts: [counts, recv_counts], .. } = self;
         let (root, given, got) = (root.unwrap_or(0), input.unwrap_or(0), out.unwrap_or(0));
         if let Some(reduction) = self.reduction {
-            let contract = comm.plain_contract(collective, &reduction)?;
-            return self.reducing(comm, contract);
+            let contract = reduction.contract(comm.world_size());
+            return self.reducing(comm, contract.map_err(|message| comm.wrong(collective, message))?);
         }
         Ok(match collective {
             Collective::Barrier => Signature::movement(collective, dtype, Amounts::Same(0)),
@@ -206,6 +206,8 @@ impl Communicator {
     /// Makes an operation the latest: finds or makes its plan, and has the others read its shape and counts.
     fn look_up(&mut self, signature: Signature, shape: &[u64]) -> Result<&mut Latest, Error> {
         self.check_open()?;
+        // If there is no plan, the lists that the latest call left to be read may be gone.
+        self.latest = None;
         let descriptor = signature.descriptor(digest::words(shape));
         self.told.list(&self.link, &signature, &descriptor, shape);
         let collective = signature.collective;

@@ -29,9 +29,9 @@ mod waiting;
 
 use std::time::Duration;
 
+use isobit_core::Rank;
 use isobit_core::schedule::{Limits, Topology};
 use isobit_core::wire::{Channel, Collective, Descriptor};
-use isobit_core::{Contract, Rank};
 use isobit_sys::{Memory, ReadSpan, WriteSpan};
 
 pub use abort::AbortHandle;
@@ -87,8 +87,6 @@ pub struct Communicator {
     timeout: Duration,
     abort: AbortHandle,
     ended: Option<Error>,
-    /// The contract of the latest reduction: most are like the one before.
-    contract: Option<(Reduction, Contract)>,
     spare: Spare,
     /// What a reduction in place has overwritten, until the message that it reduced is known to be intact.
     overwritten: Memory,
@@ -149,7 +147,6 @@ impl Communicator {
             timeout: TIMEOUT_DEFAULT,
             abort: AbortHandle::default(),
             ended: None,
-            contract: None,
             spare: Spare::default(),
             overwritten: Memory::zeroed(0).expect("no bytes are always there"),
         }
