@@ -8,6 +8,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 /// The interpreter during a call: held until the call waits.
 pub(crate) struct Interpreter<'py> {
@@ -54,8 +55,9 @@ pub(crate) type Place = (usize, i32);
 /// The place that runs, if Python code does. Nothing is made for it where the interpreter's structs are known.
 #[inline]
 pub(crate) fn place(py: Python<'_>) -> Option<Place> {
-    static IS_KNOWN: OnceLock<bool> = OnceLock::new();
-    if *IS_KNOWN.get_or_init(|| is_known(py).unwrap_or(false)) {
+    // Not std's: who waits for it must let others have the interpreter.
+    static IS_KNOWN: PyOnceLock<bool> = PyOnceLock::new();
+    if *IS_KNOWN.get_or_init(py, || is_known(py).unwrap_or(false)) {
         // SAFETY: it is a 3.11, whose structs these are, and what they say was compared with what it says itself.
         return unsafe { running(py) }.map(|frame| (frame.instruction, 0));
     }
