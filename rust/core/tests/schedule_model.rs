@@ -144,7 +144,10 @@ fn what_is_too_long_to_be_planned_is_extrapolated() {
     let bytes = 63.0 * f64::from(1 << 30);
     let found = predicted(&request, &topology, Algorithm::OneShot, &Machine::default());
     assert!((found.bytes_within / bytes - 1.0).abs() < 1e-3, "{found:?}");
-    assert!((found.messages_sent / (bytes / 65536.0) - 1.0).abs() < 1e-3, "{found:?}");
+    assert!(
+        (found.messages_sent / (bytes / Limits::default().chunk_bytes as f64) - 1.0).abs() < 1e-3,
+        "{found:?}"
+    );
 }
 
 #[test]

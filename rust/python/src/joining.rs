@@ -20,7 +20,7 @@ pub(crate) fn connect(
     timeout: f64,
 ) -> PyResult<Runtime> {
     let deadline = Instant::now() + seconds("timeout", timeout)?;
-    let config = ShmConfig { job, rank, world_size, deadline, options: ShmOptions::default() };
+    let config = ShmConfig { job, rank, world_size, deadline, options: ShmOptions::for_ranks(world_size) };
     let (connected, raised) = py.detach(|| {
         let raised = Cell::new(None);
         let connected = Runtime::connect(&config, &mut || listen(&raised));

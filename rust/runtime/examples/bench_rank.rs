@@ -31,12 +31,13 @@ fn main() -> Outcome<()> {
     let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set"));
     let mut answers = UnixStream::connect(variable("ISOBIT_BENCH_SOCKET")?)?;
     let requests = BufReader::new(answers.try_clone()?);
+    let world_size = variable("WORLD_SIZE")?.parse()?;
     let config = ShmConfig {
         job: variable("ISOBIT_JOB")?,
         rank: variable("RANK")?.parse()?,
-        world_size: variable("WORLD_SIZE")?.parse()?,
+        world_size,
         deadline: Instant::now() + PATIENCE,
-        options: ShmOptions::default(),
+        options: ShmOptions::for_ranks(world_size),
     };
     let mut comm = Communicator::connect(&config, &mut || false)?;
     comm.set_timeout(PATIENCE);

@@ -23,12 +23,13 @@ fn main() -> Outcome<()> {
     let [job, rank, world_size] = &arguments[..] else {
         return Err("price_rank JOB RANK WORLD_SIZE".into());
     };
+    let world_size = world_size.parse()?;
     let config = ShmConfig {
         job: job.clone(),
         rank: rank.parse()?,
-        world_size: world_size.parse()?,
+        world_size,
         deadline: Instant::now() + PATIENCE,
-        options: ShmOptions::default(),
+        options: ShmOptions::for_ranks(world_size),
     };
     let mut comm = Communicator::connect(&config, &mut || false)?;
     comm.set_timeout(PATIENCE);

@@ -63,8 +63,13 @@ impl Link {
         match self {
             Link::Memory(_) => Ok(Link::Memory(memory::join(name, rank, world_size))),
             Link::Shm(_) => {
-                let config =
-                    ShmConfig { job: name, rank, world_size, deadline, options: ShmOptions::default() };
+                let config = ShmConfig {
+                    job: name,
+                    rank,
+                    world_size,
+                    deadline,
+                    options: ShmOptions::for_ranks(world_size),
+                };
                 Ok(Link::Shm(shm::connect(&config, interrupt)?))
             }
         }

@@ -35,7 +35,7 @@ impl Fixture for Shm {
     type T = ShmTransport;
 
     fn group(world_size: u32) -> Vec<ShmTransport> {
-        support::shm_group(world_size, ShmOptions::default())
+        support::shm_group(world_size, ShmOptions::for_ranks(world_size))
     }
 
     fn tamper(transport: &mut ShmTransport, tamper: Tamper) {
@@ -66,7 +66,7 @@ impl Fixture for Streaming {
     type T = ShmTransport;
 
     fn group(world_size: u32) -> Vec<ShmTransport> {
-        let mut group = support::shm_group(world_size, ShmOptions::default());
+        let mut group = support::shm_group(world_size, ShmOptions::for_ranks(world_size));
         group.iter_mut().for_each(|transport| transport.send_only(Way::Streamed));
         group
     }

@@ -343,6 +343,19 @@ impl Context<'_> {
     }
 }
 
+/// How many elements of `len` that are only moved go at a time: of few chunks each is halved, since nothing can be received
+/// while the first is sent.
+pub(super) fn piece(len: u64, chunk: u64) -> u64 {
+    const PIECES: u64 = 8;
+    (len / PIECES).clamp(chunk.div_ceil(2), chunk)
+}
+
+/// The pieces of a range that is only moved, as starts and lengths.
+pub(super) fn pieces(range: std::ops::Range<u64>, chunk: u64) -> impl Iterator<Item = (u64, u64)> {
+    let piece = piece(range.end - range.start, chunk);
+    chunks(range, piece)
+}
+
 /// The chunks of a range, as starts and lengths.
 pub(super) fn chunks(range: std::ops::Range<u64>, chunk: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..chunks_in(&range, chunk)).filter_map(move |index| chunk_of(&range, chunk, index))

@@ -61,8 +61,13 @@ pub(super) fn over_shm<T: Send>(
                 let (job, all, work) = (job.clone(), &all, &work);
                 scope.spawn(move || {
                     let deadline = Instant::now() + Duration::from_secs(10);
-                    let config =
-                        ShmConfig { job, rank, world_size, deadline, options: ShmOptions::default() };
+                    let config = ShmConfig {
+                        job,
+                        rank,
+                        world_size,
+                        deadline,
+                        options: ShmOptions::for_ranks(world_size),
+                    };
                     let mut link = shm::connect(&config, &mut || false).expect("the ranks meet");
                     prepare(&mut link);
                     let mut comm = Communicator::over(Link::Shm(link));

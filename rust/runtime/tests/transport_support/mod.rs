@@ -34,7 +34,7 @@ pub(crate) fn job() -> String {
 /// What a rank of a shm group is started with.
 pub(crate) fn shm_config(job: &str, rank: Rank, world_size: u32) -> ShmConfig {
     let deadline = Instant::now() + Duration::from_secs(30);
-    ShmConfig { job: job.to_owned(), rank, world_size, deadline, options: ShmOptions::default() }
+    ShmConfig { job: job.to_owned(), rank, world_size, deadline, options: ShmOptions::for_ranks(world_size) }
 }
 
 /// Joins, and waits to the deadline.

@@ -2,15 +2,15 @@
 //! No rank is everyone's target at the same time.
 
 use crate::Rank;
-use crate::schedule::algorithm::{Context, chunks};
+use crate::schedule::algorithm::{Context, chunks, piece, pieces};
 use crate::schedule::builder::{Builder, Place, region};
 use crate::schedule::{Buf, Content, PlanError, Region};
 
 /// Every rank sends its block to every other. First chunks wait where they came until there is one from each.
 pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
-    let chunk = ctx.data_chunk(b)?;
     let world_size = ctx.layout.world_size();
     let longest = (0..world_size).map(|rank| ctx.layout.part_len(rank)).max().unwrap_or(0);
+    let chunk = piece(longest, ctx.data_chunk(b)?);
     for (start, _) in chunks(0..longest, chunk) {
         let part = |rank: Rank| {
             let len = ctx.layout.part_len(rank).saturating_sub(start).min(chunk);
@@ -67,17 +67,17 @@ pub(in crate::schedule) fn all_to_all(ctx: &Context<'_>, b: &mut Builder<'_>) ->
     for rank in b.recorded() {
         sums[rank as usize] = Some(Sums::new(ctx, rank)?);
     }
-    let pieces = |from: Rank, to: Rank| {
+    let pieces_of = |from: Rank, to: Rank| {
         let src_at = sums[from as usize].as_ref().map_or(0, |sums| sums.sent[to as usize]);
         let dst_at = sums[to as usize].as_ref().map_or(0, |sums| sums.received[from as usize]);
-        chunks(0..ctx.layout.pair(from, to), chunk).map(move |(start, len)| {
+        pieces(0..ctx.layout.pair(from, to), chunk).map(move |(start, len)| {
             (region(Buf::Part(0), src_at + start, len), region(Buf::Out, dst_at + start, len))
         })
     };
     let mut held = Vec::new();
     for distance in 1..world_size {
         for (from, to) in b.rotation(distance) {
-            if let Some((src, dst)) = pieces(from, to).next() {
+            if let Some((src, dst)) = pieces_of(from, to).next() {
                 held.push((to, b.transfer(from, src, to, Place::View, Content::Data), dst));
             }
             b.meet(from, to);
@@ -85,13 +85,13 @@ pub(in crate::schedule) fn all_to_all(ctx: &Context<'_>, b: &mut Builder<'_>) ->
     }
     store(b, held);
     for rank in b.recorded() {
-        for (src, dst) in pieces(rank, rank) {
+        for (src, dst) in pieces_of(rank, rank) {
             b.copy(rank, src, dst, Content::Data);
         }
     }
     for distance in 1..world_size {
         for (from, to) in b.rotation(distance) {
-            for (src, dst) in pieces(from, to).skip(1) {
+            for (src, dst) in pieces_of(from, to).skip(1) {
                 b.transfer(from, src, to, Place::At(dst), Content::Data);
             }
         }
@@ -129,7 +129,7 @@ pub(in crate::schedule) fn send_recv(ctx: &Context<'_>, b: &mut Builder<'_>) -> 
     let chunk = ctx.data_chunk(b)?;
     let request = ctx.layout.request();
     if let (Some(from), Some(to)) = (request.root, request.receiver) {
-        for (start, len) in chunks(0..ctx.layout.count(), chunk) {
+        for (start, len) in pieces(0..ctx.layout.count(), chunk) {
             let src = region(Buf::Part(0), start, len);
             b.transfer(from, src, to, Place::At(region(Buf::Out, start, len)), Content::Data);
         }

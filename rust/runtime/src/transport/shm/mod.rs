@@ -33,13 +33,18 @@ pub struct ShmOptions {
     pub payload_bytes_max: usize,
 }
 
-impl Default for ShmOptions {
-    fn default() -> Self {
-        ShmOptions { capacities: [1024 * 1024, 256 * 1024], payload_bytes_max: 64 * 1024 }
-    }
-}
+/// What a rank sends goes round so many bytes at least, more than a core's own cache holds: lines that come round again
+/// are then found in the cache that all cores share. To take them out of the reader's own takes twice as long.
+const LAP_BYTES_MIN: usize = 2 << 20;
 
 impl ShmOptions {
+    /// What suits so many ranks.
+    pub fn for_ranks(world_size: u32) -> ShmOptions {
+        let peers = world_size.saturating_sub(1).max(1) as usize;
+        let collective = (LAP_BYTES_MIN / peers).max(1 << 20);
+        ShmOptions { capacities: [collective, 1 << 20], payload_bytes_max: 128 * 1024 }
+    }
+
     fn check(&self) -> Result<(), TransportError> {
         let smallest = self.capacities[0].min(self.capacities[1]);
         let possible = smallest >= ring::CAPACITY_MIN
@@ -81,7 +86,7 @@ pub struct ShmConfig {
 ///     rank: 0,
 ///     world_size: 1,
 ///     deadline: Instant::now() + Duration::from_secs(10),
-///     options: shm::ShmOptions::default(),
+///     options: shm::ShmOptions::for_ranks(1),
 /// };
 /// assert_eq!(shm::connect(&config, &mut || false).unwrap().world_size(), 1);
 /// ```

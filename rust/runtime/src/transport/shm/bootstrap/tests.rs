@@ -25,7 +25,7 @@ fn receive(socket: &Socket, config: &ShmConfig) -> Received {
 fn config(test: &str, rank: Rank, world_size: u32) -> ShmConfig {
     let job = format!("bootstrap-{}-{test}", std::process::id());
     let deadline = Instant::now() + Duration::from_secs(30);
-    ShmConfig { job, rank, world_size, deadline, options: ShmOptions::default() }
+    ShmConfig { job, rank, world_size, deadline, options: ShmOptions::for_ranks(world_size) }
 }
 
 /// Connects as anybody could, once rank 0 listens.
