@@ -86,6 +86,7 @@ lint: .venv/native ## Check formats, lints and types
 bench: .venv/native target/release/examples/bench_rank ## Measure kernels, goals of one host, and every library here (minutes)
 	cargo bench --locked -p isobit-sys --bench kernels
 	$(BIN)/isobit run -n 2 benches/host.py
+	$(BIN)/isobit run -n 2 benches/bounds.py
 	$(BENCH_PYTHON) -m isobit bench --peers --goals --sizes 8:64M:8
 
 # The caller in Rust of `isobit bench`.

@@ -86,6 +86,64 @@ impl Pace {
     }
 }
 
+/// After so many measured payloads the first few go the other way, so that both are known.
+const FIRST_TRIAL: u64 = 256;
+/// So many go the other way, one after the other: the first of them find the ring out of the caches, and say little.
+const TRIAL: u64 = 32;
+/// No more than so many if it then looks hopeless: where no cache is shared, each of them takes ten times as long.
+const TRIAL_SHORT: u64 = 4;
+/// How many payloads are between two trials: few at first when the way has changed, for what was measured of the one that
+/// was left may have been slow for another reason (a result that is written to for the first time, another operation) and
+/// is not measured any more; then twice as many each time.
+const GAP: std::ops::RangeInclusive<u64> = 32..=2048;
+
+/// The producer's choice of a way.
+pub(super) struct Choice {
+    /// What payloads have taken this side.
+    pace: Pace,
+    better: Way,
+    /// How many payloads were measured.
+    measured: u64,
+    /// How many will have been when the next trial begins, and how many go between that and the one after it.
+    trial: u64,
+    gap: u64,
+}
+
+impl Choice {
+    pub(super) fn new() -> Choice {
+        let (pace, better) = (Pace::default(), Way::Cached);
+        Choice { pace, better, measured: 0, trial: FIRST_TRIAL, gap: *GAP.end() }
+    }
+
+    /// The way of the next payload, if this is what they take the consumer.
+    #[inline]
+    pub(super) fn way(&mut self, theirs: Pace) -> Way {
+        let before = self.better;
+        self.better = self.pace.better(theirs, before);
+        if self.better != before {
+            self.gap = *GAP.start();
+            self.trial = self.measured + self.gap;
+        }
+        if self.measured < self.trial {
+            return self.better;
+        }
+        let (turn, other) = (self.measured - self.trial, self.better.other());
+        if turn >= TRIAL || (turn >= TRIAL_SHORT && self.pace.is_hopeless(theirs, other)) {
+            self.gap = (2 * self.gap).min(*GAP.end());
+            self.trial = self.measured + self.gap;
+            return self.better;
+        }
+        other
+    }
+
+    /// Takes note of what a payload has taken this side.
+    #[inline]
+    pub(super) fn took(&mut self, way: Way, bytes: usize, ticks: u64) {
+        self.measured += 1;
+        self.pace.took(way, bytes, ticks);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +190,40 @@ mod tests {
             pace.took(Way::Cached, 1 << 16, 90_000);
         }
         assert_eq!(pace.better(after(10_000, 20_000), Way::Cached), Way::Streamed);
+    }
+
+    /// How many of some payloads go past the caches, if they take the consumer that long.
+    fn streamed(choice: &mut Choice, theirs: &mut Pace, count: u64, ticks: impl Fn(Way, u64) -> u64) -> u64 {
+        let mut found = 0;
+        for number in 0..count {
+            let way = choice.way(*theirs);
+            choice.took(way, 1 << 16, 1_000);
+            theirs.took(way, 1 << 16, ticks(way, number));
+            found += u64::from(way == Way::Streamed);
+        }
+        found
+    }
+
+    #[test]
+    fn a_way_that_was_slow_for_a_while_is_soon_taken_again() {
+        let cost = |way| if way == Way::Cached { 5_000 } else { 10_000 };
+        let (mut choice, mut theirs) = (Choice::new(), Pace::default());
+        streamed(&mut choice, &mut theirs, 4_000, |way, _| cost(way));
+        // Whatever way the first few go, they write to memory that nobody has touched.
+        let slow = |way, number| cost(way) + if number < 20 { 60_000 } else { 0 };
+        let found = streamed(&mut choice, &mut theirs, 1_000, slow);
+        assert!((1..200).contains(&found), "{found} of 1000 went the slow way");
+    }
+
+    #[test]
+    fn a_way_is_rarely_tried_while_the_other_stays_the_better_one() {
+        let (mut choice, mut theirs) = (Choice::new(), Pace::default());
+        let cost = |way, _| if way == Way::Cached { 5_000 } else { 9_000 };
+        let found = streamed(&mut choice, &mut theirs, 100_000, cost);
+        assert!((1_000..3_000).contains(&found), "{found} of 100000 were tried");
+        let hopeless = |way, _| if way == Way::Cached { 5_000 } else { 50_000 };
+        let found = streamed(&mut choice, &mut theirs, 100_000, hopeless);
+        assert!((100..400).contains(&found), "{found} of 100000 were tried though it is hopeless");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
-use super::pace::Pace;
+use super::pace::{Choice, Pace};
 use super::{
     ALIGN, BASE, BUFFERED_BYTES_MAX, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, FIRST_LINE_BYTES, HEAD,
     HEAD_BYTES, HEADS_KEPT, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, NO_COPY, PAYLOAD_AT, RESENT, Ring,
@@ -33,11 +33,7 @@ pub struct Producer {
     /// Where the latest copy ends.
     copied: usize,
     sent: u64,
-    /// How many payloads were measured.
-    measured: u64,
-    /// What they have taken this side, and the way that is better.
-    pace: Pace,
-    better: Way,
+    choice: Choice,
     /// The way that a test wants them to go.
     only: Option<Way>,
     /// See [`Producer::stay_warm`].
@@ -56,13 +52,6 @@ struct Kept {
 /// After so many bytes of small messages a producer goes back to the start of a ring that is empty, and with its copies
 /// to the start of theirs: what each of many rings takes of a core's cache.
 const WARM_BYTES: u64 = if cfg!(all(test, loom)) { ALIGN as u64 } else { 8 * 1024 };
-
-/// Of so many payloads that are measured some go the other way, so that both are known.
-const TRIAL_EVERY: u64 = 2048;
-/// So many, one after the other: the first of them find the ring out of the caches, and say little.
-const TRIAL: std::ops::Range<u64> = 256..288;
-/// No more than so many if it then looks hopeless: where no cache is shared, each of them takes ten times as long.
-const TRIAL_SHORT: u64 = 4;
 
 impl Producer {
     /// The producer of the ring in `memory`.
@@ -83,9 +72,7 @@ impl Producer {
             kept: VecDeque::new(),
             copied: 0,
             sent: 0,
-            measured: 0,
-            pace: Pace::default(),
-            better: Way::Cached,
+            choice: Choice::new(),
             only: None,
             stays_warm: false,
         }
@@ -179,8 +166,7 @@ impl Producer {
         let start = is_measured(self.sent, payload.len()).then(ticks);
         let seal = self.write_frame(&kept, self.sent, payload, head);
         if let Some(start) = start {
-            self.measured += 1;
-            self.pace.took(way, payload.len(), ticks() - start);
+            self.choice.took(way, payload.len(), ticks() - start);
         }
         self.copied = copy.map_or(self.copied, |copy| copy + HEAD_BYTES + payload.len());
         self.kept.push_back(kept);
@@ -204,11 +190,7 @@ impl Producer {
             return Way::Cached;
         }
         let theirs = Pace { cached: self.ring.load(CACHED_PACE), streamed: self.ring.load(STREAMED_PACE) };
-        self.better = self.pace.better(theirs, self.better);
-        let (other, turn) = (self.better.other(), self.measured % TRIAL_EVERY);
-        let is_trial = TRIAL.contains(&turn)
-            && (turn < TRIAL.start + TRIAL_SHORT || !self.pace.is_hopeless(theirs, other));
-        if is_trial { other } else { self.better }
+        self.choice.way(theirs)
     }
 
     /// Sends everything one way: for tests.
