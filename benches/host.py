@@ -74,9 +74,12 @@ class Host:
             return reduced
 
         assert with_leaves()[0] == in_one_buffer()[0] == 64 // self.comm.world_size * self.comm.world_size
-        ours, usual = self.seconds(3, with_leaves, in_one_buffer)
+        copy = np.zeros_like(gradient)
+        ours, usual, copied = self.seconds(3, with_leaves, in_one_buffer, lambda: np.copyto(copy, gradient))
         self.verdict("accumulate(num_leaves=64) of 25M f32 against one buffer", ours / usual, 1.25)
         self.say(f"  {ours * 1e3:,.0f} ms against {usual * 1e3:,.0f} ms")
+        bound = copied * _accumulated(len(leaves)) / 2 / usual
+        self.say(f"  computed bound, as copies of as many bytes as the leaves and nodes have: {bound:.2f}")
 
     def exact(self) -> None:
         """The exact order against the tree."""
@@ -156,6 +159,18 @@ class Host:
         self.comm.reduce_scatter(given, out[: len(out) // self.comm.world_size])
         grown = (_held() - before) / MIB
         self.verdict("staging memory of a rank at 256 MiB", grown, 16 + 2 * (self.comm.world_size - 1), "MiB")
+
+
+def _accumulated(leaves: int) -> int:
+    """How many tensors of f32 a rank reads and writes to combine so many leaves, a power of two, as they come.
+
+    Seven of eight are held, and with the eighth they become a node of f64; with them nodes that were complete are read.
+    """
+    eights = leaves // 8
+    held = 2 * 7 * eights
+    nodes = (8 + 2) * eights
+    # The nodes that are read again: one for each that is merged into a larger one.
+    return held + nodes + 2 * (eights - 1)
 
 
 def _held() -> int:
