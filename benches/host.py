@@ -78,8 +78,8 @@ class Host:
         ours, usual, copied = self.seconds(3, with_leaves, in_one_buffer, lambda: np.copyto(copy, gradient))
         self.verdict("accumulate(num_leaves=64) of 25M f32 against one buffer", ours / usual, 1.25)
         self.say(f"  {ours * 1e3:,.0f} ms against {usual * 1e3:,.0f} ms")
-        bound = copied * _accumulated(len(leaves)) / 2 / usual
-        self.say(f"  computed bound, as copies of as many bytes as the leaves and nodes have: {bound:.2f}")
+        copies = copied * _accumulated(len(leaves)) / 2 / usual
+        self.say(f"  copies of as many bytes as its leaves and nodes have would take: {copies:.2f}")
 
     def exact(self) -> None:
         """The exact order against the tree."""
@@ -166,11 +166,10 @@ def _accumulated(leaves: int) -> int:
 
     Seven of eight are held, and with the eighth they become a node of f64; with them nodes that were complete are read.
     """
-    eights = leaves // 8
-    held = 2 * 7 * eights
-    nodes = (8 + 2) * eights
-    # The nodes that are read again: one for each that is merged into a larger one.
-    return held + nodes + 2 * (eights - 1)
+    nodes = max(1, leaves // 8)
+    held = 2 * (leaves - nodes)
+    written, read_again = 2 * nodes, 2 * (nodes - 1)
+    return held + leaves + written + read_again
 
 
 def _held() -> int:
