@@ -164,9 +164,9 @@ class Host:
 def _accumulated(leaves: int) -> int:
     """How many tensors of f32 a rank reads and writes to combine so many leaves, a power of two, as they come.
 
-    Seven of eight are held, and with the eighth they become a node of f64; with them nodes that were complete are read.
+    Three of four are held, and with the fourth they become a node of f64; with them nodes that were complete are read.
     """
-    nodes = max(1, leaves // 8)
+    nodes = max(1, leaves // 4)
     held = 2 * (leaves - nodes)
     written, read_again = 2 * nodes, 2 * (nodes - 1)
     return held + leaves + written + read_again

@@ -21,8 +21,8 @@ from isobit.session import Session, collective
 class Accumulation(Session):
     """The leaves of one reduction; `Communicator.accumulate` makes it, one collective ends it.
 
-    A leaf's gradient is combined with its neighbours as soon as eight of these are there, so that memory holds, of
-    leaves added in order, at most seven as they came and some log2 of their number as partial sums in the
+    A leaf's gradient is combined with its neighbours as soon as four of these are there, so that memory holds, of
+    leaves added in order, at most three as they came and some log2 of their number as partial sums in the
     accumulator's dtype, not all leaves. That memory is kept for the next accumulation, until the communicator is
     closed. The order in which leaves are added changes no bit.
     """

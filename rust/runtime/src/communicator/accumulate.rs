@@ -1,9 +1,9 @@
 //! Accumulation: a rank's leaves, combined as they come into what the rank contributes.
 //!
-//! In tree order a leaf is combined with what is there as soon as it completes a node of eight leaves or more,
-//! so that up to seven raw leaves and about `log2` of a rank's leaves as nodes are held at a time when
-//! they come in order, more when they do not. (Eight leaves in one pass move half the bytes that eight
-//! passes do.) In exact order the leaves are held raw, or added into one wide sum where that is smaller.
+//! In tree order a leaf is combined with what is there as soon as it completes a node of four leaves or more,
+//! so that up to three raw leaves and about `log2` of a rank's leaves as nodes are held at a time when
+//! they come in order, more when they do not. (Four leaves in one pass move half the bytes that four
+//! passes do; eight take as long as four, and hold more.) In exact order the leaves are held raw, or added into one wide sum where that is smaller.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,7 +45,7 @@ pub struct Accumulator {
 }
 
 /// How many leaves are combined in one pass, if they come in order.
-const LEAVES_AT_ONCE: u32 = 8;
+const LEAVES_AT_ONCE: u32 = 4;
 
 /// From how many bytes on partial sums go past the caches: the next leaf would push them out.
 const STREAM_BYTES_MIN: usize = 8 << 20;
@@ -183,24 +183,38 @@ impl Accumulator {
         next == node.end()
     }
 
-    /// Puts a node in the place of what is held of it, and of a leaf that is just added.
+    /// Puts a node in the place of what is held of it, and of a leaf that is just added: in the memory of the first
+    /// part that is as large.
     fn merge(&mut self, node: Node, added: Option<Input<'_>>) -> Result<(), Error> {
+        let target = Content::of_node(node);
+        let bytes = self.bytes(target)?;
         let held = self.held.range(node.first()..node.end());
         let mut inputs: Vec<Input<'_>> = held
             .map(|(_, (content, memory))| Input { content: *content, span: memory.span().into() })
             .chain(added)
             .collect();
         inputs.sort_unstable_by_key(|input| first(input.content));
-        let target = Content::of_node(node);
-        let memory = self.compute(target, &inputs)?;
+        let parts: Vec<u32> = self.held.range(node.first()..node.end()).map(|(first, _)| *first).collect();
+        let place = parts.iter().copied().find(|part| self.held[part].1.len() == bytes);
+        let fresh = match place {
+            Some(place) => {
+                self.kernel(target, &inputs, self.held[&place].1.span(), false)?;
+                None
+            }
+            None => Some(self.compute(target, &inputs)?),
+        };
         drop(inputs);
-        let merged: Vec<u32> = self.held.range(node.first()..node.end()).map(|(first, _)| *first).collect();
-        for first in merged {
-            if let Some((_, memory)) = self.held.remove(&first) {
-                self.spare.give(memory);
+        let mut sum = fresh;
+        for part in parts {
+            if let Some((_, memory)) = self.held.remove(&part) {
+                if place == Some(part) {
+                    sum = Some(memory);
+                } else {
+                    self.spare.give(memory);
+                }
             }
         }
-        self.held.insert(node.first(), (target, memory));
+        self.held.extend(sum.map(|memory| (node.first(), (target, memory))));
         Ok(())
     }
 
@@ -225,7 +239,7 @@ impl Accumulator {
             Some((_, (Content::Wide(leaves), memory))) => {
                 let sum = Input { content: Content::Wide(leaves), span: memory.span().into() };
                 let target = Content::Wide(leaves + 1);
-                self.kernel(target, &[sum, raw], memory.span())?;
+                self.kernel(target, &[sum, raw], memory.span(), false)?;
                 self.held.insert(0, (target, memory));
                 Ok(())
             }
@@ -253,20 +267,22 @@ impl Accumulator {
                 Kernels::best().stream(raw.span, memory.span());
             }
             ([raw], Content::Leaf(_)) => Kernels::best().copy(raw.span, memory.span()),
-            _ => self.kernel(target, inputs, memory.span())?,
+            _ => self.kernel(target, inputs, memory.span(), bytes >= STREAM_BYTES_MIN)?,
         }
         Ok(memory)
     }
 
-    fn kernel(&self, target: Content, inputs: &[Input<'_>], out: WriteSpan<'_>) -> Result<(), Error> {
+    fn kernel(
+        &self,
+        target: Content,
+        inputs: &[Input<'_>],
+        out: WriteSpan<'_>,
+        is_streamed: bool,
+    ) -> Result<(), Error> {
         let contents: Vec<Content> = inputs.iter().map(|input| input.content).collect();
         let spans: Vec<ReadSpan<'_>> = inputs.iter().map(|input| input.span).collect();
         let result = Kernels::best().prepare(&self.contract, &contents, target).and_then(|prepared| {
-            if out.len() >= STREAM_BYTES_MIN {
-                prepared.run_streamed(&spans, out)
-            } else {
-                prepared.run(&spans, out)
-            }
+            if is_streamed { prepared.run_streamed(&spans, out) } else { prepared.run(&spans, out) }
         });
         result.map_err(|error| self.wrong(error.to_string()))
     }

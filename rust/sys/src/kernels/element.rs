@@ -150,7 +150,7 @@ pub(super) struct F64;
 
 const F32_INF: u32 = 0x7f80_0000;
 pub(super) const F32_NAN: u32 = 0x7fc0_0000;
-const F64_NAN: u64 = 0x7ff8_0000_0000_0000;
+pub(super) const F64_NAN: u64 = 0x7ff8_0000_0000_0000;
 
 impl Element for F64 {
     type Bits = u64;

@@ -10,6 +10,7 @@ mod exact;
 mod exact_block;
 mod fold;
 mod isa;
+mod merge;
 mod pair;
 mod prepared;
 mod program;

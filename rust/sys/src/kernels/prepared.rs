@@ -7,9 +7,10 @@ use isobit_core::law::{Node, element_bytes, fold_steps};
 use isobit_core::schedule::Content;
 use isobit_core::{Contract, Dtype, Order, ReduceOp};
 
-use super::block::{LoadFn, Slot, Source, StoreFn, blocks};
+use super::block::{BLOCK, LoadFn, Slot, Source, StoreFn, blocks};
 use super::exact_block::{Plan, Scratch, SumFn};
 use super::isa::Isa;
+use super::merge::{self, Merge, Places};
 use super::pair::{self, Becomes, Pair};
 use super::program::Program;
 use super::table::FoldLoops;
@@ -50,6 +51,7 @@ pub(super) struct Passes {
     pub(super) fence: unsafe fn(),
     pair: unsafe fn(Pair),
     pair_summed: unsafe fn(Pair) -> u64,
+    merge: unsafe fn(Merge, Places<'_>),
     /// Takes what lies before `end` into a checksum.
     follow: unsafe fn(&mut Hash, *const u8, usize),
 }
@@ -63,6 +65,7 @@ impl Passes {
             fence: stream::fence::<I>,
             pair: pair::reduce::<I>,
             pair_summed: pair::reduce_summed::<I>,
+            merge: merge::merge::<I>,
             follow: xxh3::follow::<I>,
         }
     }
@@ -70,6 +73,7 @@ impl Passes {
 
 enum Way {
     Pair(Becomes),
+    Merge(Merge),
     Tree { program: Program, loops: FoldLoops, finish: Finish },
     Exact { vectorised: Option<(Plan, SumFn, StoreFn)> },
 }
@@ -132,6 +136,9 @@ impl Kernels {
         let acc = contract.dtype_acc()?;
         let loops = (self.fold_loops)(contract.op(), contract.dtype_in(), acc);
         let program = Program::new(&steps, |input| is_leaf(contents[input]), loops.width);
+        if let Some(merge) = Merge::of(contract, contents, target, &program) {
+            return Some(Way::Merge(merge));
+        }
         let is_result = target == Content::Result;
         let finish = self.finish(contract, acc, is_result, loops);
         Some(Way::Tree { program, loops, finish })
@@ -272,6 +279,17 @@ impl Prepared {
         let mut sum = Follower { of: summed, passes: self.passes, hash: None };
         match &self.way {
             Way::Pair(_) => unreachable!("a pair needs no blocks"),
+            Way::Merge(merge) => {
+                let step = if summed.is_some() { BLOCK } else { len.max(1) };
+                for start in (0..len).step_by(step) {
+                    let elements = start..(start + step).min(len);
+                    sum.follow(elements.end, len);
+                    let places =
+                        Places { sources, out: out.as_ptr(), elements, is_streamed: stream.is_some() };
+                    // SAFETY: the instruction set exists; `check` has measured inputs and output and how they overlap.
+                    unsafe { (self.passes.merge)(*merge, places) };
+                }
+            }
             Way::Tree { program, loops, finish } => SLOTS.with_borrow_mut(|slots| {
                 if slots.len() < program.slots {
                     slots.resize(program.slots, Slot::ZERO);

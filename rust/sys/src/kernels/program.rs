@@ -58,8 +58,9 @@ impl Compiler {
                 self.passes.push(Pass::CombineInput { input, to });
                 to
             }
-            (Pending::Inputs { .. }, Pending::Inputs { first: input, count: 1 }) => {
-                let to = self.slot_of(left);
+            (gathered @ Pending::Inputs { .. }, Pending::Inputs { first: input, count: 1 })
+            | (Pending::Inputs { first: input, count: 1 }, gathered @ Pending::Inputs { .. }) => {
+                let to = self.slot_of(gathered);
                 self.passes.push(Pass::CombineInput { input, to });
                 to
             }

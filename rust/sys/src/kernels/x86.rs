@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::element::F32_NAN;
+use super::element::{F32_NAN, F64_NAN};
 use super::isa::{Isa, Job};
 use super::xxh3::{SCRAMBLE, Stripe};
 
@@ -203,6 +203,35 @@ impl Stripe for __m512i {
     }
 
     #[inline(always)]
+    unsafe fn add_f64(self, other: Self, is_plain: bool) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let sum = _mm512_add_pd(_mm512_castsi512_pd(self), _mm512_castsi512_pd(other));
+            let is_nan = if is_plain { 0 } else { _mm512_cmp_pd_mask::<_CMP_UNORD_Q>(sum, sum) };
+            _mm512_mask_mov_epi64(_mm512_castpd_si512(sum), is_nan, _mm512_set1_epi64(F64_NAN as i64))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_f32(self) -> [Self; 2] {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let values = _mm512_castsi512_ps(self);
+            let halves = [_mm512_castps512_ps256(values), _mm512_extractf32x8_ps::<1>(values)];
+            halves.map(|half| _mm512_castpd_si512(_mm512_cvtps_pd(half)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_bf16(self) -> [Self; 2] {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let halves = [_mm512_castsi512_si256(self), _mm512_extracti64x4_epi64::<1>(self)];
+            halves.map(|half| _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn scramble(self, key: Self) -> Self {
         // SAFETY: as the caller promises.
         unsafe {
@@ -348,6 +377,54 @@ impl Stripe for Stripe256 {
         }
         // SAFETY: as the caller promises.
         unsafe { Stripe256(half::<MEAN>(self.0, other.0), half::<MEAN>(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_f64(self, other: Self, is_plain: bool) -> Self {
+        #[inline(always)]
+        unsafe fn half(left: __m256i, right: __m256i, is_plain: bool) -> __m256i {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let sum = _mm256_add_pd(_mm256_castsi256_pd(left), _mm256_castsi256_pd(right));
+                let nan = _mm256_castsi256_pd(_mm256_set1_epi64x(F64_NAN as i64));
+                let is_nan =
+                    if is_plain { _mm256_setzero_pd() } else { _mm256_cmp_pd::<_CMP_UNORD_Q>(sum, sum) };
+                _mm256_castpd_si256(_mm256_blendv_pd(sum, nan, is_nan))
+            }
+        }
+        // SAFETY: as the caller promises.
+        unsafe { Stripe256(half(self.0, other.0, is_plain), half(self.1, other.1, is_plain)) }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_f32(self) -> [Self; 2] {
+        #[inline(always)]
+        unsafe fn half(values: __m256i) -> Stripe256 {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let values = _mm256_castsi256_ps(values);
+                let [low, high] = [_mm256_castps256_ps128(values), _mm256_extractf128_ps::<1>(values)]
+                    .map(|four| _mm256_castpd_si256(_mm256_cvtps_pd(four)));
+                Stripe256(low, high)
+            }
+        }
+        // SAFETY: as the caller promises.
+        unsafe { [half(self.0), half(self.1)] }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_bf16(self) -> [Self; 2] {
+        #[inline(always)]
+        unsafe fn half(values: __m256i) -> Stripe256 {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let [low, high] = [_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values)]
+                    .map(|eight| _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(eight)));
+                Stripe256(low, high)
+            }
+        }
+        // SAFETY: as the caller promises.
+        unsafe { [half(self.0), half(self.1)] }
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@
 
 use xxhash_rust::const_xxh3::const_custom_default_secret;
 
-use super::element::{Element, F32};
+use super::element::{Element, F32, F64};
 use super::isa::{Isa, Job};
 use super::pair::{mean_of_two, reduce_two_bf16};
 use super::stream::Trail;
@@ -117,6 +117,24 @@ pub(super) trait Stripe: Copy {
     /// The set is available.
     unsafe fn reduce_bf16<const MEAN: bool>(self, other: Self) -> Self;
 
+    /// The sums of eight f64 each; with a NaN as it comes if `is_plain`, else the canonical one.
+    ///
+    /// # Safety
+    /// The set is available.
+    unsafe fn add_f64(self, other: Self, is_plain: bool) -> Self;
+
+    /// Sixteen f32 as f64.
+    ///
+    /// # Safety
+    /// The set is available.
+    unsafe fn widen_f32(self) -> [Self; 2];
+
+    /// Thirty-two bf16 as f32.
+    ///
+    /// # Safety
+    /// The set is available.
+    unsafe fn widen_bf16(self) -> [Self; 2];
+
     /// # Safety
     /// The set is available.
     unsafe fn scramble(self, key: Self) -> Self;
@@ -206,6 +224,27 @@ impl Stripe for Words {
         std::array::from_fn(|i| {
             [0, 16, 32, 48].into_iter().fold(0, |word, shift| word | of(self[i], other[i], shift))
         })
+    }
+
+    #[inline(always)]
+    unsafe fn add_f64(self, other: Words, is_plain: bool) -> Words {
+        std::array::from_fn(|i| {
+            let sum = f64::from_bits(self[i]) + f64::from_bits(other[i]);
+            if is_plain { sum.to_bits() } else { F64::of_f64(sum) }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn widen_f32(self) -> [Words; 2] {
+        let element = |i: usize| f32::from_bits((self[i / 2] >> (32 * (i % 2))) as u32);
+        [0, 8].map(|first| std::array::from_fn(|i| f64::from(element(first + i)).to_bits()))
+    }
+
+    #[inline(always)]
+    unsafe fn widen_bf16(self) -> [Words; 2] {
+        let element = |i: usize| u64::from((self[i / 4] >> (16 * (i % 4))) as u16) << 16;
+        [0, 16]
+            .map(|first| std::array::from_fn(|i| element(first + 2 * i) | element(first + 2 * i + 1) << 32))
     }
 
     #[inline(always)]
