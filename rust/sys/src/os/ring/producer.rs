@@ -53,6 +53,10 @@ struct Kept {
 /// to the start of theirs: what each of many rings takes of a core's cache.
 const WARM_BYTES: u64 = if cfg!(all(test, loom)) { ALIGN as u64 } else { 8 * 1024 };
 
+/// The largest payload that counts as small there. Larger ones go round the whole ring: by the time that a line is
+/// written again it is not in the consumer's own cache any more, from where it would take longer to get back.
+const WARM_PAYLOAD_MAX: usize = 2 * 1024;
+
 impl Producer {
     /// The producer of the ring in `memory`.
     ///
@@ -144,7 +148,7 @@ impl Producer {
         let capacity = self.ring.capacity;
         assert!(payload.len() <= payload_bytes_max(capacity), "a payload that always fits");
         let frame = frame_bytes(payload.len());
-        let stays_warm = self.stays_warm || frame <= frame_bytes(BUFFERED_BYTES_MAX);
+        let stays_warm = self.stays_warm || payload.len() <= WARM_PAYLOAD_MAX;
         if stays_warm {
             self.rewind()?;
         }
