@@ -1,164 +1,194 @@
-"""How close the collectives come to what the host's memory can do: bare copies of the same bytes, in turn with them.
+"""How close the collectives come to what the host can do: bare work on the same bytes, in turn with them.
 
     isobit run -n 2 benches/bounds.py
 
 Every rank's tensor has to be read and every rank's result to be written, once at least: all ranks at once copy as many
 bytes in their own memory. Who can't read other processes' tensors has to carry what crosses through memory that two
-ranks share: they do that as well, with numpy, with the additions, but without checksums, headers, mismatch checks, and
-without waiting for each other (so that what they carry is anything).
+ranks share: `bare.c` does that as well, with the additions, but without checksums, headers, mismatch checks or
+deadlines. Both are tried with stores through the caches and past them, and the fastest counts. The third is the
+kernel's copy from one process to another (`process_vm_readv`), which needs the right to read its memory.
 Prints medians in microseconds, from the first rank's begin to the last one's end, and how much of isobit's time the
-bare work takes: 1.00 is as fast as that.
+bare work takes: 1.00 is as fast as that. Below 64 KiB, where calling from Python would be most of it, only the bare
+work, of calls that follow each other: `isobit bench` measures the library there, from Rust.
 """
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import isobit
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Times = NDArray[np.float64]
+Way = Callable[[Times, Times], object]
 MIB = 1 << 20
+SMALL = (8, 64, 1 << 10, 4 << 10, 16 << 10)
 SIZES = (64 << 10, 256 << 10, MIB, 4 * MIB, 16 * MIB, 64 * MIB)
 COLLECTIVES = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
-# As the library's.
-RING, PIECE = 2 * MIB, 128 << 10
+COPY = len(COLLECTIVES)
+# As in bare.c: how results are stored, and whether every rank sends all of its tensor to all others.
+RESULT_STREAMED, AT_ONCE, BY_KERNEL = 2, 4, 8
+# Up to so many bytes of an all_reduce that is tried.
+AT_ONCE_MAX = 256 << 10
+ROUNDS = 5
 
 
-def shared(comm: isobit.Communicator) -> list[Floats]:
-    """A ring from each rank to the next, in memory that all have."""
-    fd = os.memfd_create("bounds") if comm.rank == 0 else -1
-    if comm.rank == 0:
-        os.ftruncate(fd, RING * comm.world_size)
-    path = comm.broadcast_object(f"/proc/{os.getpid()}/fd/{fd}")
-    with open(path, "r+b") as file:
-        memory = mmap.mmap(file.fileno(), RING * comm.world_size)
-    comm.barrier()
-    return list(np.frombuffer(memory, np.float32).reshape(comm.world_size, -1))
+def compiled(comm: isobit.Communicator) -> ctypes.CDLL:
+    """`bare.c`, for this processor."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "bare.so")
+        if comm.rank == 0:
+            source = Path(__file__).with_name("bare.c")
+            subprocess.run(
+                ["cc", "-O3", "-march=native", "-shared", "-fPIC", "-o", library, source], check=True, timeout=60
+            )
+        path = comm.broadcast_object(str(library))
+        bare = ctypes.CDLL(path)
+        comm.barrier()
+    bare.bare_bytes.restype = bare.bare_size.restype = ctypes.c_size_t
+    return bare
+
+
+def tensors(given: int, got: int) -> tuple[Floats, Floats]:
+    """A tensor and a result of so many elements, touched."""
+    return np.ones(given, np.float32), np.ones(got, np.float32)
 
 
 class Bare:
-    """The work of one collective of one size, without the library."""
+    """Rings between all ranks, and loops over them."""
 
-    def __init__(self, comm: isobit.Communicator, rings: list[Floats], collective: str, count: int) -> None:
-        self.collective, self.ranks, self.rank = collective, comm.world_size, comm.rank
-        self.outgoing, self.incoming = rings[self.rank], rings[(self.rank + 1) % self.ranks]
-        self.at = 0
-        block = count // self.ranks
+    def __init__(self, comm: isobit.Communicator) -> None:
+        self.library, self.ranks, self.rank = compiled(comm), comm.world_size, comm.rank
+        # As the library's.
+        ring = ctypes.c_size_t(2 * MIB if self.ranks == 2 else MIB)
+        size = self.library.bare_bytes(self.ranks, ring)
+        fd = os.memfd_create("bounds") if comm.rank == 0 else -1
+        if comm.rank == 0:
+            os.ftruncate(fd, size)
+        path = comm.broadcast_object(f"/proc/{os.getpid()}/fd/{fd}")
+        with open(path, "r+b") as file:
+            self.memory = ctypes.c_char.from_buffer(mmap.mmap(file.fileno(), size))
+        self.state = ctypes.create_string_buffer(self.library.bare_size())
+        cores = len(os.sched_getaffinity(0))
+        self.library.bare_init(self.state, ctypes.byref(self.memory), ring, self.ranks, self.rank, cores)
+        comm.barrier()
+
+    def meet(self, comm: isobit.Communicator, given: Floats, got: Floats) -> None:
+        """Tells all ranks where this one's tensors are, for the kernel."""
+        own = (os.getpid(), given.ctypes.data, got.ctypes.data)
+        for rank, (process, *places) in enumerate(comm.all_gather_object(own)):
+            self.library.bare_meet(self.state, rank, process, *map(ctypes.c_void_p, places))
+
+    def work(self, what: int, given: Floats, got: Floats, count: int, way: int) -> Way:
+        """`count` elements of the whole tensor, one way; it notes when each call began and ended."""
+
+        def run(begun: Times, ended: Times) -> None:
+            self.library.bare_time(
+                self.state,
+                what,
+                ctypes.c_void_p(given.ctypes.data),
+                ctypes.c_void_p(got.ctypes.data),
+                ctypes.c_size_t(count),
+                way,
+                len(begun),
+                ctypes.c_void_p(begun.ctypes.data),
+                ctypes.c_void_p(ended.ctypes.data),
+            )
+
+        return run
+
+
+class Case:
+    """One collective of one size: by the library, as bare copies, and through bare rings."""
+
+    def __init__(self, comm: isobit.Communicator, bare: Bare, collective: str, count: int) -> None:
+        block, is_root = count // comm.world_size, comm.rank == 0
         given, got = {
             "all_gather": (block, count),
             "reduce_scatter": (count, block),
-            "broadcast": (count if self.rank == 0 else 0, count),
+            "broadcast": (count if is_root else 0, 0 if is_root else count),
         }.get(collective, (count, count))
-        self.given: Floats = np.ones(given, np.float32)
-        self.got: Floats = np.zeros(got, np.float32)
-        self.block = block
-        read = {"all_gather": count, "broadcast": count}.get(collective, count * self.ranks)
-        written = {"reduce_scatter": count, "broadcast": count * (self.ranks - 1)}.get(collective, count * self.ranks)
-        own = (read + written) // 2 // self.ranks
-        self.source: Floats = np.ones(own, np.float32)
-        self.copied: Floats = np.zeros(own, np.float32)
+        # Memory of its own for each way: stores past the caches take a result out of them.
+        self.given, self.got = tensors(given, got)
+        cached, streamed = tensors(given, got), tensors(given, got)
+        read = {"all_gather": count, "broadcast": count}.get(collective, count * comm.world_size)
+        written = {
+            "reduce_scatter": count,
+            "broadcast": count * (comm.world_size - 1),
+        }.get(collective, count * comm.world_size)
+        own = (read + written) // 2 // comm.world_size
+        self.copies = [bare.work(COPY, *tensors(own, own), own, way) for way in (0, RESULT_STREAMED)]
+        what = COLLECTIVES.index(collective)
+        ways = [*range(4), *([AT_ONCE] if collective == "all_reduce" and count * 4 <= AT_ONCE_MAX else [])]
+        if count * 4 < SIZES[0]:
+            ways = [AT_ONCE]
+        self.through = [bare.work(what, *(streamed if way & RESULT_STREAMED else cached), count, way) for way in ways]
+        self.by_kernel = bare.work(what, *cached, count, BY_KERNEL)
+        bare.meet(comm, *cached)
+        call = partial(getattr(comm, collective), self.given, self.got)
+        if collective == "broadcast":
+            call = partial(comm.broadcast, self.given if is_root else self.got, root=0)
+        self.call: Callable[[], object] = call
 
-    def copy(self) -> None:
-        """As many bytes read and written, in this rank's own memory."""
-        np.copyto(self.copied, self.source)
-
-    def through(self) -> None:
-        """What crosses is put into a ring and taken out of one; with two ranks."""
-        mine, other = (slice(rank * self.block, (rank + 1) * self.block) for rank in (self.rank, 1 - self.rank))
-        if self.collective == "broadcast":
-            if self.rank == 0:
-                self.carry(self.given, None)
-            else:
-                self.carry(None, self.got)
-        elif self.collective == "all_gather":
-            self.carry(self.given, self.got[other], (self.given, self.got[mine]))
-        elif self.collective == "all_to_all":
-            self.carry(self.given[other], self.got[other], (self.given[mine], self.got[mine]))
-        elif self.collective == "reduce_scatter":
-            self.carry(self.given[other], self.got, adds=self.given[mine])
-        else:
-            self.carry(self.given[other], self.got[mine], adds=self.given[mine], then=self.got[other])
-
-    def carry(
-        self,
-        sent: Floats | None,
-        got: Floats | None,
-        own: tuple[Floats, Floats] | None = None,
-        adds: Floats | None = None,
-        then: Floats | None = None,
-    ) -> None:
-        """Piece by piece: out, in, perhaps a sum with what this rank has, and the sum out and in again."""
-        size = PIECE // 4
-        for start in range(0, max(len(each) for each in (sent, got) if each is not None), size):
-            piece = slice(start, start + size)
-            if sent is not None:
-                np.copyto(self.place(sent[piece])[0], sent[piece])
-            if own is not None:
-                np.copyto(own[1][piece], own[0][piece])
-            if got is None:
-                continue
-            came = self.place(got[piece])[1]
-            if adds is None:
-                np.copyto(got[piece], came)
-            else:
-                np.add(came, adds[piece], out=got[piece])
-            if then is not None:
-                out, came = self.place(got[piece])
-                np.copyto(out, got[piece])
-                np.copyto(then[piece], came)
-
-    def place(self, piece: Floats) -> tuple[Floats, Floats]:
-        """The next place in both rings."""
-        self.at = 0 if self.at + len(piece) > RING // 4 else self.at
-        place = slice(self.at, self.at + len(piece))
-        self.at += len(piece)
-        return self.outgoing[place], self.incoming[place]
-
-    def library(self, comm: isobit.Communicator) -> Callable[[], object]:
-        """The same work by the library."""
-        if self.collective == "broadcast":
-            tensor = self.given if self.rank == 0 else self.got
-            return partial(comm.broadcast, tensor, root=0)
-        return partial(getattr(comm, self.collective), self.given, self.got)
+    def library(self, begun: Times, ended: Times) -> None:
+        """The library's own."""
+        begun[0] = time.monotonic()
+        self.call()
+        ended[0] = time.monotonic()
 
 
-def medians(comm: isobit.Communicator, rounds: int, *ways: Callable[[], object]) -> list[float]:
-    """The median time of each way in microseconds; the first two rounds count for nothing."""
-    starts, ends = np.zeros((2, rounds + 2, len(ways)))
-    for number in range(rounds + 2):
+def following(comm: isobit.Communicator, way: Way) -> float:
+    """The median time in microseconds of calls that follow each other, each as long as its slowest rank."""
+    begun, ended = np.zeros((2, 10_000))
+    way(begun, ended)
+    times = comm.all_reduce(ended - begun, op="max")
+    return float(statistics.median(times.tolist())) * 1e6
+
+
+def in_turn(comm: isobit.Communicator, calls: int, ways: list[Way]) -> list[float]:
+    """The median time of each way in microseconds, in five rounds; the first three calls of each find other caches."""
+    begun, ended = np.zeros((2, len(ways), ROUNDS, calls + 3, 1))
+    for number in range(ROUNDS):
         for which, way in enumerate(ways):
-            comm.barrier()
-            # One clock for all processes: ranks that share a core work one after the other.
-            starts[number, which] = time.monotonic()
-            way()
-            ends[number, which] = time.monotonic()
-    times = comm.all_reduce(ends, op="max") - comm.all_reduce(starts, op="min")
-    return [statistics.median(column) * 1e6 for column in times[2:].T.tolist()]
+            for call in range(calls + 3):
+                comm.barrier()
+                way(begun[which, number, call], ended[which, number, call])
+    # One clock for all processes: ranks that share a core work one after the other.
+    times = comm.all_reduce(ended, op="max") - comm.all_reduce(begun, op="min")
+    return [statistics.median(each[:, 3:].ravel().tolist()) * 1e6 for each in times]
 
 
 def main() -> None:
     """A line for each collective and size."""
     with isobit.init() as comm:
-        rings = shared(comm)
-        if comm.rank == 0:
-            print(f"isobit on {comm.world_size} ranks, {len(os.sched_getaffinity(0))} cores; microseconds")
-            columns = ("isobit", "bare copy", "share", "bare ring", "share")
-            print(f"{'':<16}{'bytes':>10}" + "".join(f"{name:>11}" for name in columns))
+        bare = Bare(comm)
+        say = print if comm.rank == 0 else (lambda *_, **__: None)
+        say(f"isobit on {comm.world_size} ranks, {len(os.sched_getaffinity(0))} cores; microseconds")
+        columns = ("isobit", "bare copy", "share", "bare ring", "share", "by kernel", "share")
+        say(f"{'':<16}{'bytes':>10}" + "".join(f"{name:>11}" for name in columns))
+        for size in SMALL:
+            case = Case(comm, bare, "all_reduce", size // 4)
+            say(f"{'all_reduce':<16}{size:>10}{'':>33}{following(comm, case.through[0]):>11.2f}", flush=True)
         for collective in COLLECTIVES:
             for size in SIZES:
-                bare = Bare(comm, rings, collective, size // 4)
-                ways = [bare.library(comm), bare.copy, *([bare.through] if comm.world_size == 2 else [])]
-                found = medians(comm, min(200, max(15, 512 * MIB // size)), *ways)
-                if comm.rank == 0:
-                    shares = "".join(f"{each:>11.1f}{each / found[0]:>11.2f}" for each in found[1:])
-                    print(f"{collective:<16}{size:>10}{found[0]:>11.1f}{shares}", flush=True)
+                case = Case(comm, bare, collective, size // 4)
+                ways = [case.library, case.by_kernel, *case.copies, *case.through]
+                found = in_turn(comm, min(50, max(4, 128 * MIB // size)), ways)
+                ours, kernel, copies = found[0], found[1], min(found[2 : 2 + len(case.copies)])
+                ring = min(found[2 + len(case.copies) :])
+                shares = "".join(f"{each:>11.1f}{each / ours:>11.2f}" for each in (copies, ring, kernel))
+                say(f"{collective:<16}{size:>10}{ours:>11.1f}{shares}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,270 @@
+/* What the bytes of a collective take with nothing else: loops that copy and add, and a ring in shared memory from each
+ * rank to each other one; or the kernel's copies from one process to another. No checksum, no header, no check of who
+ * calls what, no repeat of what was damaged, no deadline. For bounds.py, which compiles it. */
+
+#define _GNU_SOURCE
+#include <immintrin.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <time.h>
+
+enum { LINE = 64, PIECE = 128 << 10, FLOATS = PIECE / 4, LAG = 2 };
+enum { ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER, ALL_TO_ALL, BROADCAST, COPY };
+enum { RING_STREAMED = 1, RESULT_STREAMED = 2, AT_ONCE = 4, BY_KERNEL = 8 };
+
+/* What is small lies in the line that announces it, in one of two by turns: who has the other's next has seen its last. */
+struct line {
+    _Alignas(LINE) _Atomic unsigned long number;
+    float data[14];
+};
+
+struct ring {
+    struct line small[2];
+    _Alignas(LINE) _Atomic unsigned long sent;
+    _Alignas(LINE) _Atomic unsigned long taken;
+    _Alignas(4096) char data[];
+};
+
+struct bare {
+    char *memory;
+    size_t ring_bytes;
+    int ranks, rank, shares_cores;
+    unsigned long sent[64], taken[64], number;
+    /* Of every rank: its process, its tensor, its result. */
+    pid_t process[64];
+    char *given[64], *got[64];
+    char piece[PIECE];
+};
+
+static struct ring *ring(const struct bare *b, int from, int to) {
+    size_t each = sizeof(struct ring) + b->ring_bytes;
+    return (struct ring *)(b->memory + each * (size_t)(from * b->ranks + to));
+}
+
+size_t bare_bytes(int ranks, size_t ring_bytes) {
+    return (sizeof(struct ring) + ring_bytes) * (size_t)(ranks * ranks);
+}
+
+size_t bare_size(void) { return sizeof(struct bare); }
+
+void bare_init(struct bare *b, char *memory, size_t ring_bytes, int ranks, int rank, int cores) {
+    *b = (struct bare){.memory = memory, .ring_bytes = ring_bytes, .ranks = ranks, .rank = rank, .shares_cores = ranks > cores};
+}
+
+static void relax(const struct bare *b) {
+    if (b->shares_cores) sched_yield(); else _mm_pause();
+}
+
+/* Lines of 64 bytes, as wide as the processor has them. */
+#if defined(__AVX512F__)
+typedef __m512 wide;
+#define LOAD(p) _mm512_loadu_ps(p)
+#define STORE(p, v) _mm512_storeu_ps(p, v)
+#define STREAM(p, v) _mm512_stream_ps(p, v)
+#define ADD(a, b) _mm512_add_ps(a, b)
+#else
+typedef __m256 wide;
+#define LOAD(p) _mm256_loadu_ps(p)
+#define STORE(p, v) _mm256_storeu_ps(p, v)
+#define STREAM(p, v) _mm256_stream_ps(p, v)
+#define ADD(a, b) _mm256_add_ps(a, b)
+#endif
+enum { WIDE = sizeof(wide) / 4 };
+
+/* to = from, or from + with. */
+static void work(float *to, const float *from, const float *with, size_t count, int streamed) {
+    size_t i = 0;
+    for (; i < count && (size_t)(to + i) % LINE; i++) to[i] = with ? from[i] + with[i] : from[i];
+    if (streamed && with)
+        for (; i + WIDE <= count; i += WIDE) STREAM(to + i, ADD(LOAD(from + i), LOAD(with + i)));
+    else if (streamed)
+        for (; i + WIDE <= count; i += WIDE) STREAM(to + i, LOAD(from + i));
+    else if (with)
+        for (; i + WIDE <= count; i += WIDE) STORE(to + i, ADD(LOAD(from + i), LOAD(with + i)));
+    else if (count - i >= WIDE) {
+        memcpy(to + i, from + i, (count - i) / WIDE * WIDE * 4);
+        i += (count - i) / WIDE * WIDE;
+    }
+    for (; i < count; i++) to[i] = with ? from[i] + with[i] : from[i];
+    if (streamed) _mm_sfence();
+}
+
+/* Where the next message lies: whole, and behind the one before or at the ring's start. */
+static unsigned long place(const struct bare *b, unsigned long at, size_t bytes) {
+    size_t in_ring = at % b->ring_bytes;
+    return in_ring + bytes > b->ring_bytes ? at + (b->ring_bytes - in_ring) : at;
+}
+
+static size_t padded(size_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
+
+static void push(struct bare *b, int to, const float *from, size_t count, int way) {
+    struct ring *r = ring(b, b->rank, to);
+    size_t bytes = padded(count * 4);
+    unsigned long at = place(b, b->sent[to], bytes), end = at + bytes;
+    while (end - atomic_load_explicit(&r->taken, memory_order_acquire) > b->ring_bytes) relax(b);
+    work((float *)(r->data + at % b->ring_bytes), from, NULL, count, way & RING_STREAMED);
+    b->sent[to] = end;
+    atomic_store_explicit(&r->sent, end, memory_order_release);
+}
+
+/* Takes the next message, adds `with` if there is any; `last` of several that are added together. */
+static void pull(struct bare *b, int from, float *to, const float *with, size_t count, int way) {
+    struct ring *r = ring(b, from, b->rank);
+    size_t bytes = padded(count * 4);
+    unsigned long at = place(b, b->taken[from], bytes), end = at + bytes;
+    while (atomic_load_explicit(&r->sent, memory_order_acquire) < end) relax(b);
+    work(to, (const float *)(r->data + at % b->ring_bytes), with, count, way & RESULT_STREAMED);
+    b->taken[from] = end;
+    atomic_store_explicit(&r->taken, end, memory_order_release);
+}
+
+/* The sum of what all others send and of `own`. */
+static void reduce(struct bare *b, float *to, const float *own, size_t count, int way) {
+    const float *with = own;
+    for (int k = 1; k < b->ranks; k++) {
+        int last = k == b->ranks - 1;
+        pull(b, (b->rank + k) % b->ranks, to, with, count, last ? way : way & ~RESULT_STREAMED);
+        with = to;
+    }
+}
+
+static void push_all(struct bare *b, const float *from, size_t count, int way) {
+    for (int k = 1; k < b->ranks; k++) push(b, (b->rank + k) % b->ranks, from, count, way);
+}
+
+/* All ranks to all others in the line that announces it; a sum, or block after block. */
+static void small(struct bare *b, const float *given, float *got, size_t count, int adds) {
+    unsigned long number = ++b->number;
+    for (int k = 1; k < b->ranks; k++) {
+        struct line *line = &ring(b, b->rank, (b->rank + k) % b->ranks)->small[number % 2];
+        memcpy(line->data, given, count * 4);
+        atomic_store_explicit(&line->number, number, memory_order_release);
+    }
+    memcpy(adds ? got : got + (size_t)b->rank * count, given, count * 4);
+    for (int k = 1; k < b->ranks; k++) {
+        int from = (b->rank + k) % b->ranks;
+        struct line *line = &ring(b, from, b->rank)->small[number % 2];
+        while (atomic_load_explicit(&line->number, memory_order_acquire) != number) relax(b);
+        for (size_t i = 0; i < count; i++)
+            if (adds) got[i] += line->data[i]; else got[(size_t)from * count + i] = line->data[i];
+    }
+}
+
+void bare_meet(struct bare *b, int rank, int process, char *given, char *got) {
+    b->process[rank] = process, b->given[rank] = given, b->got[rank] = got;
+}
+
+/* Waits until all are here. */
+static void meet(struct bare *b) {
+    float one = 1, all[64];
+    small(b, &one, all, 1, 0);
+}
+
+/* Reads where another rank has it. */
+static void fetch(const struct bare *b, int from, float *to, const char *at, size_t count) {
+    struct iovec here = {to, count * 4}, there = {(void *)at, count * 4};
+    if (process_vm_readv(b->process[from], &here, 1, &there, 1, 0) != (ssize_t)(count * 4)) __builtin_trap();
+}
+
+static size_t part(size_t block, size_t piece) {
+    return block - piece * FLOATS < FLOATS ? block - piece * FLOATS : FLOATS;
+}
+
+static void once(struct bare *b, int what, const float *given, float *got, size_t count, int way) {
+    size_t block = count / (size_t)b->ranks, mine = block * (size_t)b->rank, n = (block + FLOATS - 1) / FLOATS;
+    int result = way & RESULT_STREAMED;
+    if (what == ALL_REDUCE && way & AT_ONCE) {
+        if (count <= 14) return small(b, given, got, count, 1);
+        push_all(b, given, count, way);
+        return reduce(b, got, given, count, way);
+    }
+    if (what == ALL_GATHER && block <= 14) return small(b, given, got, block, 0);
+    if (what == COPY) return work(got, given, NULL, count, result);
+    if (what == BROADCAST) {
+        for (size_t p = 0; p * FLOATS < count; p++) {
+            size_t at = p * FLOATS, len = part(count, p);
+            if (b->rank == 0) push_all(b, given + at, len, way);
+            else pull(b, 0, got + at, NULL, len, way);
+        }
+        return;
+    }
+    size_t rounds = n + (what == ALL_REDUCE ? 2 * LAG : LAG);
+    for (size_t p = 0; p < rounds; p++) {
+        size_t at = p * FLOATS;
+        for (int k = 1; k < b->ranks && p < n; k++) {
+            int to = (b->rank + k) % b->ranks;
+            push(b, to, given + (what == ALL_GATHER ? 0 : block * (size_t)to) + at, part(block, p), way);
+        }
+        if (what == ALL_GATHER && p < n) work(got + mine + at, given + at, NULL, part(block, p), result);
+        if (what == ALL_TO_ALL && p < n) work(got + mine + at, given + mine + at, NULL, part(block, p), result);
+        if (p >= LAG && p < n + LAG) {
+            size_t q = p - LAG, at = q * FLOATS, len = part(block, q);
+            if (what == ALL_REDUCE) {
+                reduce(b, got + mine + at, given + mine + at, len, 0);
+                push_all(b, got + mine + at, len, way);
+            } else if (what == REDUCE_SCATTER) {
+                reduce(b, got + at, given + mine + at, len, way);
+            } else {
+                for (int k = 1; k < b->ranks; k++) {
+                    int from = (b->rank + k) % b->ranks;
+                    pull(b, from, got + block * (size_t)from + at, NULL, len, way);
+                }
+            }
+        }
+        if (what == ALL_REDUCE && p >= 2 * LAG) {
+            size_t q = p - 2 * LAG, at = q * FLOATS;
+            for (int k = 1; k < b->ranks; k++) {
+                int from = (b->rank + k) % b->ranks;
+                pull(b, from, got + block * (size_t)from + at, NULL, part(block, q), way);
+            }
+        }
+    }
+}
+
+/* The same, read by the kernel where it lies: what is added in pieces, which stay in the cache, the rest at once. */
+static void by_kernel(struct bare *b, int what, const float *given, float *got, size_t count) {
+    size_t block = count / (size_t)b->ranks, mine = block * (size_t)b->rank;
+    int adds = what == ALL_REDUCE || what == REDUCE_SCATTER;
+    float *sum = what == ALL_REDUCE ? got + mine : got;
+    meet(b);
+    for (size_t p = 0; adds && p * FLOATS < block; p++) {
+        size_t at = p * FLOATS, len = part(block, p);
+        for (int k = 1; k < b->ranks; k++) {
+            int from = (b->rank + k) % b->ranks;
+            fetch(b, from, (float *)b->piece, b->given[from] + (mine + at) * 4, len);
+            work(sum + at, (float *)b->piece, k == 1 ? given + mine + at : sum + at, len, 0);
+        }
+    }
+    if (what == ALL_REDUCE) meet(b);
+    for (int k = 1; k < b->ranks && !adds && what != BROADCAST; k++) {
+        int from = (b->rank + k) % b->ranks;
+        fetch(b, from, got + block * (size_t)from, b->given[from] + (what == ALL_GATHER ? 0 : mine) * 4, block);
+    }
+    for (int k = 1; k < b->ranks && what == ALL_REDUCE; k++) {
+        int from = (b->rank + k) % b->ranks;
+        fetch(b, from, got + block * (size_t)from, b->got[from] + block * (size_t)from * 4, block);
+    }
+    if (what == BROADCAST && b->rank) fetch(b, 0, got, b->given[0], count);
+    if (what == ALL_GATHER) work(got + mine, given, NULL, block, 0);
+    if (what == ALL_TO_ALL) work(got + mine, given + mine, NULL, block, 0);
+    meet(b);
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* When each of some calls began and ended on this rank, in seconds of a clock that all ranks have. */
+void bare_time(struct bare *b, int what, const float *given, float *got, size_t count, int way, int calls, double *begun,
+               double *ended) {
+    for (int i = 0; i < calls; i++) {
+        begun[i] = now();
+        if (way & BY_KERNEL) by_kernel(b, what, given, got, count); else once(b, what, given, got, count, way);
+        ended[i] = now();
+    }
+}
