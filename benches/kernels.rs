@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use isobit_core::schedule::Content;
 use isobit_core::{Contract, ContractSpec, Dtype, Order, ReduceOp};
-use isobit_sys::{Input, Kernels, ReadSpan};
+use isobit_sys::{Input, Kernels, ReadSpan, Written};
 
 /// A measured loop and the bytes it moves.
 struct Candidate<'a> {
@@ -167,10 +167,16 @@ fn copies(kernels: &Kernels, where_: &str, bytes: usize, rounds: usize, repeat: 
             add.run(&inputs, sum_after.as_mut_slice().into()).expect("inputs tile");
         }),
         Candidate::new("f32 2-way sum with checksum", 3 * bytes, || {
-            black_box(add.run_summed(&inputs, 0, summed.as_mut_slice().into(), None).expect("inputs tile"));
+            black_box(
+                add.run_summed(&inputs, 0, summed.as_mut_slice().into(), Written::Cached)
+                    .expect("inputs tile"),
+            );
         }),
         Candidate::new("f32 2-way mean with checksum", 3 * bytes, || {
-            black_box(mean.run_summed(&inputs, 0, means.as_mut_slice().into(), None).expect("inputs tile"));
+            black_box(
+                mean.run_summed(&inputs, 0, means.as_mut_slice().into(), Written::Cached)
+                    .expect("inputs tile"),
+            );
         }),
         Candidate::new("f32 to bf16", bytes + bytes / 2, || {
             kernels.convert(Dtype::F32, Dtype::Bf16, source.as_slice().into(), c.as_mut_slice().into());

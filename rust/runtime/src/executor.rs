@@ -4,7 +4,7 @@ use isobit_core::engine::Executor;
 use isobit_core::schedule::{Buf, Content, Operand, Region};
 use isobit_core::{Contract, Dtype, law};
 use isobit_sys::os::checksum;
-use isobit_sys::{KernelError, Kernels, Memory, Prepared, ReadSpan, WriteSpan};
+use isobit_sys::{KernelError, Kernels, Memory, Prepared, ReadSpan, WriteSpan, Written};
 
 use crate::link::LinkFrame;
 use crate::transport::Lent;
@@ -61,13 +61,21 @@ pub(crate) struct Kept {
     small: Vec<Vec<u8>>,
     /// Its different reductions, ready to run.
     reductions: Vec<Prepared>,
-    /// Whether what is moved into the result goes past the caches.
-    streams: bool,
+    streams: Streams,
+}
+
+/// What of a result goes past the caches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Streams {
+    /// What is moved into it.
+    pub(crate) moved: bool,
+    /// What is reduced into it.
+    pub(crate) reduced: bool,
 }
 
 impl Kept {
     /// For a program with so many views.
-    pub(crate) fn new(views: u32, streams: bool) -> Kept {
+    pub(crate) fn new(views: u32, streams: Streams) -> Kept {
         let views: Vec<View> = (0..views).map(|_| View::Unbound).collect();
         let small = vec![Vec::new(); views.len() + 1];
         Kept { views, small, reductions: Vec::new(), streams }
@@ -215,18 +223,39 @@ impl<'a> CpuExecutor<'a> {
         keeps: bool,
     ) -> Result<u64, KernelError> {
         let place = self.reduction(inputs, target)?;
-        let (prepared, out) = (&self.kept.reductions[place], self.write(out, target));
+        let (buf, prepared, out) = (out.buf, &self.kept.reductions[place], self.write(out, target));
         let span = |index: usize| match &inputs[index] {
             _ if index == message => payload,
             input => self.read(input.region, input.content),
         };
-        let kept = keeps.then(|| self.overwritten.span().slice(0, out.len()));
-        with_spans(inputs.len(), span, |spans| checksum::reduce(prepared, spans, message, out, kept))
+        let written = match keeps {
+            true => Written::Keeping(self.overwritten.span().slice(0, out.len())),
+            false if self.reduces_past(buf) => Written::Streamed,
+            false => Written::Cached,
+        };
+        with_spans(inputs.len(), span, |spans| checksum::reduce(prepared, spans, message, out, written))
     }
 
     /// Whether what is moved into the result goes past the caches.
     pub(crate) fn streams(&self) -> bool {
-        self.kept.streams
+        self.kept.streams.moved
+    }
+
+    /// Whether what is reduced into a buffer does.
+    fn reduces_past(&self, buf: Buf) -> bool {
+        self.kept.streams.reduced && buf == Buf::Out && self.is_apart()
+    }
+
+    /// Carries out a reduction whose place among those kept is known.
+    fn reduce_spans(
+        &self,
+        place: usize,
+        spans: &[ReadSpan<'_>],
+        buf: Buf,
+        out: WriteSpan<'_>,
+    ) -> Result<(), KernelError> {
+        let prepared = &self.kept.reductions[place];
+        if self.reduces_past(buf) { prepared.run_streamed(spans, out) } else { prepared.run(spans, out) }
     }
 
     /// The bytes of a region, for writing.
@@ -265,16 +294,16 @@ impl<'a> CpuExecutor<'a> {
         inputs: &[Piece],
         out: Piece,
     ) -> Result<(), KernelError> {
-        let (prepared, out) = (&self.kept.reductions[place], self.write_piece(out));
+        let (buf, out) = (out.buf, self.write_piece(out));
         let span = |index: usize| self.read_piece(inputs[index]);
-        with_spans(inputs.len(), span, |spans| prepared.run(spans, out))
+        with_spans(inputs.len(), span, |spans| self.reduce_spans(place, spans, buf, out))
     }
 
     /// Copies bytes that are not those that they are copied to.
     pub(crate) fn copy_piece(&self, src: Piece, dst: Piece) {
         let (from, to) = (self.read_piece(src), self.write_piece(dst));
         if from.as_ptr() != to.as_ptr().cast_const() {
-            if self.kept.streams { self.kernels.stream(from, to) } else { self.kernels.copy(from, to) }
+            if self.kept.streams.moved { self.kernels.stream(from, to) } else { self.kernels.copy(from, to) }
         }
     }
 }
@@ -299,8 +328,8 @@ impl Executor for CpuExecutor<'_> {
     fn reduce(&mut self, inputs: &[Operand], target: Content, out: Region) -> Result<(), KernelError> {
         let place = self.reduction(inputs, target)?;
         let span = |index: usize| self.read(inputs[index].region, inputs[index].content);
-        let (prepared, out) = (&self.kept.reductions[place], self.write(out, target));
-        with_spans(inputs.len(), span, |spans| prepared.run(spans, out))
+        let (buf, out) = (out.buf, self.write(out, target));
+        with_spans(inputs.len(), span, |spans| self.reduce_spans(place, spans, buf, out))
     }
 
     fn copy(&mut self, src: Region, dst: Region, content: Content) -> Result<(), KernelError> {

@@ -14,7 +14,7 @@ use isobit_sys::Memory;
 
 use super::signature::{Amounts, Signature};
 use super::straight::Straight;
-use crate::executor::Kept;
+use crate::executor::{Kept, Streams};
 
 /// How many plans are kept. A model has a few dozen signatures; one that never repeats, such as
 /// ever new lengths, must not fill the memory.
@@ -199,39 +199,57 @@ impl Plans {
 /// where it doesn't; an all_gather of 16 MiB on 8 ranks takes 9.6 ms through the caches, and 7.6 past them.
 const STREAM_BYTES_MIN: u64 = 48 << 20;
 
-/// Whether `ranks` such programs move so much that their results should go past the caches, and nothing of that is sent on.
-fn streams(program: &Program, ranks: usize, bytes: impl Fn(Region, Content) -> u64) -> bool {
+/// What goes past the caches because `ranks` such programs have so much: what is moved into the result, and what is reduced
+/// into it, each unless some of it is read again.
+fn streams(program: &Program, ranks: usize, bytes: impl Fn(Region, Content) -> u64) -> Streams {
     let out = |region: &Region| region.buf == Buf::Out && region.len > 0;
-    let (mut moved, mut total, mut given) = (Vec::new(), 0, BTreeMap::new());
-    for step in &program.steps {
-        if let Action::Send { src, content, .. } | Action::Copy { src, content, .. } = &step.action
-            && let Buf::Part(part) = src.buf
-        {
+    let (mut moved, mut reduced, mut given) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut give = |src: &Region, content: Content| {
+        if let Buf::Part(part) = src.buf {
             let until: &mut u64 = given.entry(part).or_default();
-            *until = bytes(Region { start: 0, len: src.start + src.len, ..*src }, *content).max(*until);
+            *until = bytes(Region { start: 0, len: src.start + src.len, ..*src }, content).max(*until);
         }
-        if let Action::Recv { dst, content, .. } | Action::Copy { dst, content, .. } = &step.action
-            && out(dst)
-        {
-            total += bytes(*dst, *content);
-            moved.push((dst.start, dst.start + dst.len));
+    };
+    for step in &program.steps {
+        match &step.action {
+            Action::Send { src, content, .. } | Action::Copy { src, content, .. } => give(src, *content),
+            Action::Reduce { inputs, .. } => {
+                inputs.iter().for_each(|operand| give(&operand.region, operand.content));
+            }
+            _ => {}
+        }
+        match &step.action {
+            Action::Recv { dst, content, .. } | Action::Copy { dst, content, .. } if out(dst) => {
+                moved.push((*dst, *content));
+            }
+            Action::Reduce { out: dst, target, .. } if out(dst) => reduced.push((*dst, *target)),
+            _ => {}
         }
     }
-    moved.sort_unstable();
-    let is_sent_on = |src: &Region| {
-        let before = moved.partition_point(|(start, _)| *start < src.start + src.len);
-        moved[..before].last().is_some_and(|(_, end)| *end > src.start)
+    let given: u64 = given.values().sum();
+    let goes_past = |mut written: Vec<(Region, Content)>| {
+        let used = given + written.iter().map(|(region, content)| bytes(*region, *content)).sum::<u64>();
+        written.sort_unstable_by_key(|(region, _)| region.start);
+        let is_read = |src: &Region| {
+            let before = written.partition_point(|(region, _)| region.start < src.start + src.len);
+            out(src)
+                && written[..before].last().is_some_and(|(region, _)| region.start + region.len > src.start)
+        };
+        let reads = |step: &Step| match &step.action {
+            Action::Send { src, .. } => is_read(src),
+            Action::Reduce { inputs, .. } => inputs.iter().any(|operand| is_read(&operand.region)),
+            _ => false,
+        };
+        let is_much = used.saturating_mul(ranks as u64) >= STREAM_BYTES_MIN;
+        is_much && !written.is_empty() && !program.steps.iter().any(reads)
     };
-    let sent_on =
-        |step: &Step| matches!(&step.action, Action::Send { src, .. } if out(src) && is_sent_on(src));
-    let used = total + given.values().sum::<u64>();
-    total > 0 && used.saturating_mul(ranks as u64) >= STREAM_BYTES_MIN && !program.steps.iter().any(sent_on)
+    Streams { moved: goes_past(moved), reduced: goes_past(reduced) }
 }
 
 #[cfg(test)]
 mod tests {
-    use isobit_core::Dtype;
     use isobit_core::wire::Collective;
+    use isobit_core::{Contract, ContractSpec, Dtype, Order, ReduceOp};
 
     use super::*;
 
@@ -242,10 +260,26 @@ mod tests {
             let signature = Signature::movement(Collective::AllToAll, Dtype::U8, Amounts::Same(count));
             let Ok(place) = plans.find(signature) else { panic!("it can be planned") };
             let ranks = plans.ranks_here();
-            streams(&plans.at(place).1.program, ranks, |region, _| region.len)
+            streams(&plans.at(place).1.program, ranks, |region, _| region.len).moved
         };
         assert_eq!([2, 4, 8].map(|ranks| streams(ranks, (4 << 20) / u64::from(ranks))), [false, false, true]);
         assert_eq!([2, 4, 8].map(|ranks| streams(ranks, (12 << 20) / u64::from(ranks))), [true, true, true]);
+    }
+
+    #[test]
+    fn what_is_reduced_goes_past_the_caches_unless_it_is_sent_on() {
+        let streams = |collective| {
+            let mut plans = Plans::new(Topology::single_node(2), 0, Limits::default(), None);
+            let contract =
+                Contract::new(ContractSpec::new(ReduceOp::Sum, Order::Tree, 2, Dtype::F32)).unwrap();
+            let count = if collective == Collective::AllReduce { 8 << 20 } else { 4 << 20 };
+            let signature = Signature::reduction(collective, contract, Amounts::Same(count));
+            let Ok(place) = plans.find(signature) else { panic!("it can be planned") };
+            let ranks = plans.ranks_here();
+            streams(&plans.at(place).1.program, ranks, |region, _| region.len * 4)
+        };
+        assert_eq!(streams(Collective::ReduceScatter), Streams { moved: false, reduced: true });
+        assert_eq!(streams(Collective::AllReduce), Streams { moved: true, reduced: false });
     }
 
     #[test]

@@ -380,3 +380,28 @@ impl<A: Accumulator, E: Element> Job for Load<'_, A, E> {
         }
     }
 }
+
+/// How a block of values leaves.
+pub(super) enum Finish {
+    Store(StoreFn, u64),
+    Convert(StoreFn, LoadFn, StoreFn),
+}
+
+impl Finish {
+    /// # Safety
+    /// As for [`StoreFn`], with slot 0.
+    pub(super) unsafe fn run(&self, slots: &mut [Slot], len: usize, out: *mut u8) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            match *self {
+                Finish::Store(store, divisor) => store(&mut slots[0], len, divisor, out),
+                Finish::Convert(own, load, store) => {
+                    let mut bits = Slot::ZERO;
+                    own(&mut slots[0], len, 1, bits.0.as_mut_ptr().cast());
+                    load(bits.0.as_ptr().cast(), len, &mut slots[0]);
+                    store(&mut slots[0], len, 1, out);
+                }
+            }
+        }
+    }
+}

@@ -31,7 +31,7 @@ use crate::{ReadSpan, WriteSpan};
 use block::{BLOCK, LoadFn, Slot, StoreFn};
 use exact_block::{Plan, SumFn};
 use isa::{Isa, Scalar};
-pub use prepared::Prepared;
+pub use prepared::{Prepared, Written};
 use table::FoldLoops;
 
 /// An input of a reduction.

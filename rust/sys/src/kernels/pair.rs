@@ -23,7 +23,7 @@ use isobit_core::{Contract, Dtype, ReduceOp};
 
 use super::element::{Bf16, Element, F32};
 use super::isa::{Isa, Job};
-use super::xxh3::{Hash, STRIPE_BYTES, Stripe, Stripes};
+use super::xxh3::{Hash, Lying, STRIPE_BYTES, Stripe, Stripes};
 
 /// What two leaves become.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -127,6 +127,8 @@ pub(super) struct Pair {
     /// Where the leaf on the right is kept, if it is reduced in place; or null.
     pub(super) kept: *mut u8,
     pub(super) len: usize,
+    /// Whether the output goes past the caches; then nothing is kept.
+    pub(super) is_streamed: bool,
 }
 
 /// Without the law: for measuring what it costs.
@@ -147,6 +149,30 @@ impl Pair {
             }
             T::of_stripes(left, right).store(self.out.add(at));
         }
+    }
+
+    /// Where the output's first whole line begins, if it goes past the caches: it can't if no element begins there.
+    fn first_line<T: Two>(self) -> Option<usize> {
+        let head = self.out.align_offset(STRIPE_BYTES);
+        (self.is_streamed && head.is_multiple_of(size_of::<T::Bits>())).then_some(head.min(self.len))
+    }
+
+    /// Reduces the output's whole lines from `start` on that end before `end` past the caches: where the next begins.
+    ///
+    /// # Safety
+    /// The instruction set of `S` is available; the bytes are inside, and `start` is where a line begins.
+    #[inline(always)]
+    unsafe fn stream<S: Stripe, T: Two>(self, start: usize, end: usize) -> usize {
+        let mut at = start;
+        while at + STRIPE_BYTES <= end {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let [left, right] = [self.left, self.right].map(|from| S::load(from.add(at)));
+                T::of_stripes(left, right).stream(self.out.add(at));
+            }
+            at += STRIPE_BYTES;
+        }
+        at
     }
 
     /// Reduces the elements in `start..end`, which are less than a stripe.
@@ -192,6 +218,15 @@ impl<S: Stripe, T: Two> Job for Reduce<S, T> {
     #[inline(always)]
     fn run(self) {
         let pair = self.0;
+        if let Some(head) = pair.first_line::<T>() {
+            // SAFETY: as below.
+            unsafe {
+                pair.reduce_few::<T, false>(0, head);
+                let end = pair.stream::<S, T>(head, pair.len);
+                pair.reduce_few::<T, false>(end, pair.len);
+                return S::fence();
+            }
+        }
         // Stores across two lines cost more than the arithmetic, if there are more than a few.
         let few = if pair.len < STRIPE_BYTES { pair.len } else { pair.out.align_offset(STRIPE_BYTES) };
         let head = few.min(pair.len);
@@ -232,7 +267,9 @@ unsafe fn summed<I: Isa, T: Two>(pair: Pair) -> u64 {
     let (of, into) = (PhantomData::<(I::Stripe, T)>, &mut hash);
     // SAFETY: as the caller promises.
     unsafe {
-        if pair.kept.is_null() {
+        if let Some(head) = pair.first_line::<T>() {
+            I::run(Past { pair, head, hash: into, of });
+        } else if pair.kept.is_null() {
             I::run(Summed::<_, _, false> { pair, hash: into, of });
         } else {
             I::run(Summed::<_, _, true> { pair, hash: into, of });
@@ -272,6 +309,32 @@ impl<S: Stripe, T: Two, const KEEP: bool> Job for Summed<'_, S, T, KEEP> {
             let last = pair.left.add(pair.len - STRIPE_BYTES);
             let end = self.hash.finish::<S>(Reduced::<T, KEEP>(pair, PhantomData), last);
             pair.reduce_few::<T, KEEP>(end, pair.len);
+        }
+    }
+}
+
+/// As [`Summed`], with an output past the caches, whose lines are not those of the leaf on the left: they follow it by
+/// what was just summed, which is still in the first-level cache.
+struct Past<'a, S, T> {
+    pair: Pair,
+    head: usize,
+    hash: &'a mut Hash,
+    of: PhantomData<(S, T)>,
+}
+
+impl<S: Stripe, T: Two> Job for Past<'_, S, T> {
+    #[inline(always)]
+    fn run(self) {
+        let Past { pair, head, hash, .. } = self;
+        // SAFETY: a `Past` runs where its set is available; all of this is inside.
+        unsafe {
+            pair.reduce_few::<T, false>(0, head);
+            let mut done = head;
+            hash.follow::<S>(pair.len, Lying(pair.left), |end| done = pair.stream::<S, T>(done, end));
+            hash.finish::<S>(Lying(pair.left), pair.left.add(pair.len - STRIPE_BYTES));
+            done = pair.stream::<S, T>(done, pair.len);
+            pair.reduce_few::<T, false>(done, pair.len);
+            S::fence();
         }
     }
 }

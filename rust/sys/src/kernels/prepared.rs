@@ -7,7 +7,7 @@ use isobit_core::law::{Node, element_bytes, fold_steps};
 use isobit_core::schedule::Content;
 use isobit_core::{Contract, Dtype, Order, ReduceOp};
 
-use super::block::{BLOCK, LoadFn, Slot, Source, StoreFn, blocks};
+use super::block::{BLOCK, Finish, Slot, Source, StoreFn, blocks};
 use super::exact_block::{Plan, Scratch, SumFn};
 use super::isa::Isa;
 use super::merge::{self, Merge, Places};
@@ -41,6 +41,17 @@ pub struct Prepared {
     way: Way,
     #[cfg(feature = "unordered")]
     unordered: Option<super::unordered::AddFn>,
+}
+
+/// How an output is written beside the checksum of an input.
+#[derive(Clone, Copy)]
+pub enum Written<'a> {
+    /// As usual.
+    Cached,
+    /// As usual; what it overwrites is kept here: memory as long as the output, which overlaps nothing.
+    Keeping(WriteSpan<'a>),
+    /// Past the caches: for much that nobody reads soon.
+    Streamed,
 }
 
 /// An instruction set's loops over memory, besides those of the blocks.
@@ -183,12 +194,12 @@ impl Prepared {
     ///
     /// `out` is disjoint from each input or the same memory, element for element.
     pub fn run(&self, inputs: &[ReadSpan<'_>], out: WriteSpan<'_>) -> Result<(), KernelError> {
-        self.compute(inputs, out, None, None).map(|_| ())
+        self.compute(inputs, out, Written::Cached, None).map(|_| ())
     }
 
     /// The same; what is computed goes past the caches: for much that nobody reads soon.
     pub fn run_streamed(&self, inputs: &[ReadSpan<'_>], out: WriteSpan<'_>) -> Result<(), KernelError> {
-        self.compute(inputs, out, Some(self.passes.stream), None).map(|_| ())
+        self.compute(inputs, out, Written::Streamed, None).map(|_| ())
     }
 
     /// Whether `run_summed` can keep what it overwrites. Where it can't, nothing would be gained: its loops take longer
@@ -198,39 +209,38 @@ impl Prepared {
     }
 
     /// The same as `run`, and the XXH3-64 of the input `summed` besides, in the same pass. That input does not
-    /// overlap the output. If another is the output and can be kept, `kept` has afterwards what it held: memory as long
-    /// as the output that overlaps nothing.
+    /// overlap the output. What is kept is another input, which is the output and can be kept.
     pub fn run_summed(
         &self,
         inputs: &[ReadSpan<'_>],
         summed: usize,
         out: WriteSpan<'_>,
-        kept: Option<WriteSpan<'_>>,
+        written: Written<'_>,
     ) -> Result<u64, KernelError> {
         let input = inputs[summed];
         assert!(input.is_disjoint(out), "the output overlaps the input whose checksum is wanted");
-        if let Some(kept) = kept {
+        if let Written::Keeping(kept) = written {
             let is_apart = |input: &ReadSpan<'_>| input.is_disjoint(kept);
             let is_room = kept.len() == out.len() && inputs.iter().all(is_apart);
             let is_in_place = self.can_keep() && !inputs[1 - summed].is_disjoint(out);
             assert!(is_room && is_in_place, "nothing can be kept, or not there");
         }
         if input.len() <= SHORT_BYTES_MAX {
-            if let Some(kept) = kept {
+            if let Written::Keeping(kept) = written {
                 Kernels::best().copy(out.into(), kept);
             }
             self.run(inputs, out)?;
             return Ok(Kernels::best().checksum(input));
         }
-        self.compute(inputs, out, None, Some((summed, kept)))
+        self.compute(inputs, out, written, Some(summed))
     }
 
     fn compute(
         &self,
         inputs: &[ReadSpan<'_>],
         out: WriteSpan<'_>,
-        stream: Option<StreamFn>,
-        summed: Option<(usize, Option<WriteSpan<'_>>)>,
+        written: Written<'_>,
+        summed: Option<usize>,
     ) -> Result<u64, KernelError> {
         let len = self.check(inputs, out)?;
         #[cfg(feature = "unordered")]
@@ -242,8 +252,13 @@ impl Prepared {
         }
         let _environment = Guard::enter();
         match (&self.way, inputs) {
-            (Way::Pair(becomes), [left, right]) => Ok(self.run_pair(*becomes, [*left, *right], summed, out)),
-            _ => Ok(self.run_blocks(inputs, len, out, stream, summed.map(|(input, _)| inputs[input]))),
+            (Way::Pair(becomes), [left, right]) => {
+                Ok(self.run_pair(*becomes, [*left, *right], summed, out, written))
+            }
+            _ => {
+                let stream = matches!(written, Written::Streamed).then_some(self.passes.stream);
+                Ok(self.run_blocks(inputs, len, out, stream, summed.map(|input| inputs[input])))
+            }
         }
     }
 
@@ -344,14 +359,16 @@ impl Prepared {
         &self,
         becomes: Becomes,
         leaves: [ReadSpan<'_>; 2],
-        summed: Option<(usize, Option<WriteSpan<'_>>)>,
+        summed: Option<usize>,
         out: WriteSpan<'_>,
+        written: Written<'_>,
     ) -> u64 {
-        let (first, kept) = summed.unwrap_or((0, None));
-        let kept = kept.map_or(std::ptr::null_mut(), WriteSpan::as_ptr);
+        let first = summed.unwrap_or(0);
+        let kept = if let Written::Keeping(kept) = written { kept.as_ptr() } else { std::ptr::null_mut() };
+        let is_streamed = matches!(written, Written::Streamed);
         let [left, right] = leaves.map(ReadSpan::as_ptr);
         let (left, right) = if first == 0 { (left, right) } else { (right, left) };
-        let pair = Pair { becomes, left, right, out: out.as_ptr(), kept, len: out.len() };
+        let pair = Pair { becomes, left, right, out: out.as_ptr(), kept, len: out.len(), is_streamed };
         // SAFETY: the instruction set exists; `check` has measured leaves and output and how they overlap, and
         // `run_summed` how long the summed leaf is, that it overlaps nothing, and the room to keep the other in.
         unsafe {
@@ -440,31 +457,6 @@ impl Follower<'_> {
         let hash = self.hash.get_or_insert_with(|| Hash::new(input.len()));
         // SAFETY: the instruction set exists, and the input is readable.
         unsafe { (self.passes.follow)(hash, input.as_ptr(), input.len() / len * end) };
-    }
-}
-
-/// How a block of values leaves.
-enum Finish {
-    Store(StoreFn, u64),
-    Convert(StoreFn, LoadFn, StoreFn),
-}
-
-impl Finish {
-    /// # Safety
-    /// As for [`StoreFn`], with slot 0.
-    unsafe fn run(&self, slots: &mut [Slot], len: usize, out: *mut u8) {
-        // SAFETY: as the caller promises.
-        unsafe {
-            match *self {
-                Finish::Store(store, divisor) => store(&mut slots[0], len, divisor, out),
-                Finish::Convert(own, load, store) => {
-                    let mut bits = Slot::ZERO;
-                    own(&mut slots[0], len, 1, bits.0.as_mut_ptr().cast());
-                    load(bits.0.as_ptr().cast(), len, &mut slots[0]);
-                    store(&mut slots[0], len, 1, out);
-                }
-            }
-        }
     }
 }
 

@@ -275,7 +275,7 @@ pub(super) trait Stripes<S: Stripe>: Copy {
 
 /// Stripes that lie somewhere.
 #[derive(Clone, Copy)]
-struct Lying(*const u8);
+pub(super) struct Lying(pub(super) *const u8);
 
 impl<S: Stripe> Stripes<S> for Lying {
     #[inline(always)]

@@ -2,7 +2,7 @@
 //!
 //! With the feature `unchecked`, which is for measuring what checks cost and never ships, every checksum is 0.
 
-use crate::{KernelError, Kernels, Prepared, ReadSpan, WriteSpan};
+use crate::{KernelError, Kernels, Prepared, ReadSpan, WriteSpan, Written};
 
 /// Copies `src` to `dst`, disjoint or the same memory, and gives the XXH3-64 of the bytes. Panics if
 /// their lengths differ or they overlap otherwise.
@@ -44,10 +44,11 @@ pub fn reduce(
     inputs: &[ReadSpan<'_>],
     summed: usize,
     out: WriteSpan<'_>,
-    kept: Option<WriteSpan<'_>>,
+    written: Written<'_>,
 ) -> Result<u64, KernelError> {
     if cfg!(feature = "unchecked") {
-        return prepared.run(inputs, out).map(|()| 0);
+        let run = if let Written::Streamed = written { Prepared::run_streamed } else { Prepared::run };
+        return run(prepared, inputs, out).map(|()| 0);
     }
-    prepared.run_summed(inputs, summed, out, kept)
+    prepared.run_summed(inputs, summed, out, written)
 }

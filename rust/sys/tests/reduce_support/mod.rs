@@ -5,7 +5,7 @@
 use isobit_core::law::{element_bytes, fold};
 use isobit_core::schedule::Content;
 use isobit_core::{Contract, Dtype};
-use isobit_sys::{Input, Kernels, ReadSpan, WriteSpan};
+use isobit_sys::{Input, Kernels, ReadSpan, WriteSpan, Written};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A small generator, so that a seed is the whole case.
@@ -146,10 +146,23 @@ pub(crate) fn check(contract: &Contract, inputs: &[(Content, Vec<u8>)], target: 
             let prepared = kernels.prepare(contract, &contents, target).unwrap();
             let summed = spans.len() * shift / 2;
             out[shift..shift + expected.len()].fill(0xa5);
-            let sum =
-                prepared.run_summed(&spans, summed, (&mut out[shift..shift + expected.len()]).into(), None);
+            let sum = prepared.run_summed(
+                &spans,
+                summed,
+                (&mut out[shift..shift + expected.len()]).into(),
+                Written::Cached,
+            );
             assert_eq!(sum.unwrap(), xxh3_64(&inputs[summed].1), "{}: {contract}", kernels.name());
             compare(kernels.name(), "with a checksum", &out[shift..shift + expected.len()]);
+            out[shift..shift + expected.len()].fill(0xa5);
+            let sum = prepared.run_summed(
+                &spans,
+                summed,
+                (&mut out[shift..shift + expected.len()]).into(),
+                Written::Streamed,
+            );
+            assert_eq!(sum.unwrap(), xxh3_64(&inputs[summed].1), "{}: {contract}", kernels.name());
+            compare(kernels.name(), "with a checksum, past the caches", &out[shift..shift + expected.len()]);
             out[shift..shift + expected.len()].fill(0xa5);
             prepared.run_streamed(&spans, (&mut out[shift..shift + expected.len()]).into()).unwrap();
             compare(kernels.name(), "past the caches", &out[shift..shift + expected.len()]);
@@ -180,7 +193,7 @@ pub(crate) fn check(contract: &Contract, inputs: &[(Content, Vec<u8>)], target: 
             let prepared = kernels.prepare(contract, &contents, target).unwrap();
             let mut kept = vec![0xa5; expected.len()];
             let keep = prepared.can_keep();
-            let room = keep.then(|| kept.as_mut_slice().into());
+            let room = if keep { Written::Keeping(kept.as_mut_slice().into()) } else { Written::Cached };
             let sum = prepared.run_summed(&spans, summed, out, room).unwrap();
             assert!(!keep || kept == inputs[place].1, "{}: {contract}: the input is lost", kernels.name());
             assert_eq!(sum, xxh3_64(&inputs[summed].1), "{}: {contract}", kernels.name());
