@@ -253,6 +253,43 @@ static void by_kernel(struct bare *b, int what, const float *given, float *got, 
     meet(b);
 }
 
+#if defined(__AVX512F__)
+/* The sum of four leaves and `count` nodes in f64: past the caches, or in place of the first node. */
+static inline __attribute__((always_inline)) void merge(float **leaves, double **nodes, int count, double *to, size_t n) {
+    for (size_t i = 0; i + 16 <= n; i += 16)
+        for (size_t half = i; half < i + 16; half += 8) {
+            __m512d leaf[4];
+            for (int k = 0; k < 4; k++) leaf[k] = _mm512_cvtps_pd(_mm256_loadu_ps(leaves[k] + half));
+            __m512d sum = _mm512_add_pd(_mm512_add_pd(leaf[0], leaf[1]), _mm512_add_pd(leaf[2], leaf[3]));
+            for (int k = 0; k < count; k++) sum = _mm512_add_pd(sum, _mm512_load_pd(nodes[k] + half));
+            if (count) _mm512_store_pd(to + half, sum); else _mm512_stream_pd(to + half, sum);
+        }
+    _mm_sfence();
+}
+
+/* What an accumulation of `leaves` leaves does, a power of two of at least four: three of four are held, and merged with
+ * the fourth and the nodes that are complete with it. */
+void bare_accumulate(float *leaf, float **held, double **nodes, int leaves, size_t n) {
+    int top = 0;
+    for (int k = 1; k <= leaves; k++) {
+        if (k % 4) {
+            work(held[k % 4 - 1], leaf, NULL, n, 1);
+            continue;
+        }
+        float *four[4] = {held[0], held[1], held[2], leaf};
+        int complete = __builtin_ctz((unsigned)k / 4);
+        double **with = nodes + (top -= complete);
+        switch (complete) {
+        case 0: merge(four, with, 0, nodes[top], n); break;
+        case 1: merge(four, with, 1, nodes[top], n); break;
+        case 2: merge(four, with, 2, nodes[top], n); break;
+        default: merge(four, with, complete, nodes[top], n);
+        }
+        top++;
+    }
+}
+#endif
+
 static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
