@@ -3,7 +3,8 @@
 //! In tree order a leaf is combined with what is there as soon as it completes a node of four leaves or more,
 //! so that up to three raw leaves and about `log2` of a rank's leaves as nodes are held at a time when
 //! they come in order, more when they do not. (Four leaves in one pass move half the bytes that four
-//! passes do; eight take as long as four, and hold more.) In exact order the leaves are held raw, or added into one wide sum where that is smaller.
+//! passes do; eight take as long as four, and hold more.) In exact order the leaves are held raw, or added
+//! into one wide sum where that is smaller.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -204,17 +205,14 @@ impl Accumulator {
             None => Some(self.compute(target, &inputs)?),
         };
         drop(inputs);
-        let mut sum = fresh;
+        let of_place = place.and_then(|place| self.held.remove(&place)).map(|(_, memory)| memory);
+        let memory = fresh.or(of_place).expect("a sum has memory, its own or a part's");
         for part in parts {
             if let Some((_, memory)) = self.held.remove(&part) {
-                if place == Some(part) {
-                    sum = Some(memory);
-                } else {
-                    self.spare.give(memory);
-                }
+                self.spare.give(memory);
             }
         }
-        self.held.extend(sum.map(|memory| (node.first(), (target, memory))));
+        self.held.insert(node.first(), (target, memory));
         Ok(())
     }
 

@@ -236,7 +236,7 @@ fn streams(program: &Program, ranks: usize, bytes: impl Fn(Region, Content) -> u
                 && written[..before].last().is_some_and(|(region, _)| region.start + region.len > src.start)
         };
         let reads = |step: &Step| match &step.action {
-            Action::Send { src, .. } => is_read(src),
+            Action::Send { src, .. } | Action::Copy { src, .. } => is_read(src),
             Action::Reduce { inputs, .. } => inputs.iter().any(|operand| is_read(&operand.region)),
             _ => false,
         };
