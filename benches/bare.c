@@ -1,6 +1,7 @@
 /* What the bytes of a collective take with nothing else: loops that copy and add, and a ring in shared memory from each
  * rank to each other one; or the kernel's copies from one process to another. No checksum, no header, no check of who
- * calls what, no repeat of what was damaged, no deadline. For bounds.py, which compiles it. */
+ * calls what, no repeat of what was damaged, no deadline: whoever starts the ranks ends them when one has ended. For
+ * bounds.py, which compiles it, and host.py; at most 64 ranks. */
 
 #define _GNU_SOURCE
 #include <immintrin.h>
@@ -36,6 +37,8 @@ struct bare {
     /* Of every rank: its process, its tensor, its result. */
     pid_t process[64];
     char *given[64], *got[64];
+    /* Whether the kernel refused to read another process. */
+    int refused;
     char piece[PIECE];
 };
 
@@ -110,7 +113,7 @@ static void push(struct bare *b, int to, const float *from, size_t count, int wa
     atomic_store_explicit(&r->sent, end, memory_order_release);
 }
 
-/* Takes the next message, adds `with` if there is any; `last` of several that are added together. */
+/* Takes the next message, and adds `with` if there is any. */
 static void pull(struct bare *b, int from, float *to, const float *with, size_t count, int way) {
     struct ring *r = ring(b, from, b->rank);
     size_t bytes = padded(count * 4);
@@ -157,6 +160,8 @@ void bare_meet(struct bare *b, int rank, int process, char *given, char *got) {
     b->process[rank] = process, b->given[rank] = given, b->got[rank] = got;
 }
 
+int bare_refused(const struct bare *b) { return b->refused; }
+
 /* Waits until all are here. */
 static void meet(struct bare *b) {
     float one = 1, all[64];
@@ -164,9 +169,9 @@ static void meet(struct bare *b) {
 }
 
 /* Reads where another rank has it. */
-static void fetch(const struct bare *b, int from, float *to, const char *at, size_t count) {
+static void fetch(struct bare *b, int from, float *to, const char *at, size_t count) {
     struct iovec here = {to, count * 4}, there = {(void *)at, count * 4};
-    if (process_vm_readv(b->process[from], &here, 1, &there, 1, 0) != (ssize_t)(count * 4)) __builtin_trap();
+    if (process_vm_readv(b->process[from], &here, 1, &there, 1, 0) != (ssize_t)(count * 4)) b->refused = 1;
 }
 
 static size_t part(size_t block, size_t piece) {

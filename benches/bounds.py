@@ -6,7 +6,7 @@ Every rank's tensor has to be read and every rank's result to be written, once a
 bytes in their own memory. Who can't read other processes' tensors has to carry what crosses through memory that two
 ranks share: `bare.c` does that as well, with the additions, but without checksums, headers, mismatch checks or
 deadlines. Both are tried with stores through the caches and past them, and the fastest counts. The third is the
-kernel's copy from one process to another (`process_vm_readv`), which needs the right to read its memory.
+kernel's copy from one process to another (`process_vm_readv`), left out where it may not read other processes.
 Prints medians in microseconds, from the first rank's begin to the last one's end, and how much of isobit's time the
 bare work takes: 1.00 is as fast as that. Below 64 KiB, where calling from Python would be most of it, only the bare
 work, of calls that follow each other: `isobit bench` measures the library there, from Rust.
@@ -19,6 +19,7 @@ import mmap
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -42,18 +43,25 @@ RESULT_STREAMED, AT_ONCE, BY_KERNEL = 2, 4, 8
 # Up to so many bytes of an all_reduce that is tried.
 AT_ONCE_MAX = 256 << 10
 ROUNDS = 5
+# As in bare.c.
+RANKS_MAX = 64
 
 
-def compiled(comm: isobit.Communicator) -> ctypes.CDLL:
-    """`bare.c`, for this processor."""
+def compiled(comm: isobit.Communicator) -> ctypes.CDLL | None:
+    """`bare.c`, for this processor; or None where it can't be compiled, which the first rank's stderr explains."""
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder, "bare.so")
+        library, source = Path(folder, "bare.so"), Path(__file__).with_name("bare.c")
+        command = ["cc", "-O3", "-march=native", "-shared", "-fPIC", "-o", str(library), str(source)]
+        path: str | None = None
         if comm.rank == 0:
-            source = Path(__file__).with_name("bare.c")
-            subprocess.run(
-                ["cc", "-O3", "-march=native", "-shared", "-fPIC", "-o", library, source], check=True, timeout=60
-            )
-        path = comm.broadcast_object(str(library))
+            try:
+                subprocess.run(command, check=True, timeout=60)
+                path = str(library)
+            except (OSError, subprocess.SubprocessError) as error:
+                print(f"bare.c needs x86-64 with AVX2 and a C compiler, installed as cc: {error}", file=sys.stderr)
+        path = comm.broadcast_object(path)
+        if path is None:
+            return None
         bare = ctypes.CDLL(path)
         comm.barrier()
     bare.bare_bytes.restype = bare.bare_size.restype = ctypes.c_size_t
@@ -68,8 +76,8 @@ def tensors(given: int, got: int) -> tuple[Floats, Floats]:
 class Bare:
     """Rings between all ranks, and loops over them."""
 
-    def __init__(self, comm: isobit.Communicator) -> None:
-        self.library, self.ranks, self.rank = compiled(comm), comm.world_size, comm.rank
+    def __init__(self, comm: isobit.Communicator, library: ctypes.CDLL) -> None:
+        self.library, self.ranks, self.rank = library, comm.world_size, comm.rank
         # As the library's.
         ring = ctypes.c_size_t(2 * MIB if self.ranks == 2 else MIB)
         size = self.library.bare_bytes(self.ranks, ring)
@@ -172,7 +180,10 @@ def in_turn(comm: isobit.Communicator, calls: int, ways: list[Way]) -> list[floa
 def main() -> None:
     """A line for each collective and size."""
     with isobit.init() as comm:
-        bare = Bare(comm)
+        library = compiled(comm)
+        if library is None or comm.world_size > RANKS_MAX:
+            sys.exit(f"bounds.py can't measure: it needs bare.c compiled, and {RANKS_MAX} ranks at most")
+        bare = Bare(comm, library)
         say = print if comm.rank == 0 else (lambda *_, **__: None)
         say(f"isobit on {comm.world_size} ranks, {len(os.sched_getaffinity(0))} cores; microseconds")
         columns = ("isobit", "bare copy", "share", "bare ring", "share", "by kernel", "share")
@@ -187,7 +198,8 @@ def main() -> None:
                 found = in_turn(comm, min(50, max(4, 128 * MIB // size)), ways)
                 ours, kernel, copies = found[0], found[1], min(found[2 : 2 + len(case.copies)])
                 ring = min(found[2 + len(case.copies) :])
-                shares = "".join(f"{each:>11.1f}{each / ours:>11.2f}" for each in (copies, ring, kernel))
+                shown = (copies, ring) if library.bare_refused(bare.state) else (copies, ring, kernel)
+                shares = "".join(f"{each:>11.1f}{each / ours:>11.2f}" for each in shown)
                 say(f"{collective:<16}{size:>10}{ours:>11.1f}{shares}", flush=True)
 
 

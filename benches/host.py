@@ -76,11 +76,12 @@ class Host:
             return reduced
 
         assert with_leaves()[0] == in_one_buffer()[0] == 64 // self.comm.world_size * self.comm.world_size
-        bare = _bare_accumulation(self.comm, gradient, len(leaves))
-        ours, usual, least = self.seconds(3, with_leaves, in_one_buffer, bare)
+        ways = [with_leaves, in_one_buffer, *_bare_accumulation(self.comm, gradient, len(leaves))]
+        ours, usual, *bare = self.seconds(3, *ways)
         self.verdict("accumulate(num_leaves=64) of 25M f32 against one buffer", ours / usual, 1.25)
         self.say(f"  {ours * 1e3:,.0f} ms against {usual * 1e3:,.0f} ms")
-        self.say(f"  bare loops of the same steps, without the reduction: {least / usual:.2f}")
+        for least in bare:
+            self.say(f"  bare loops of the same steps, without the reduction: {least / usual:.2f}")
 
     def exact(self) -> None:
         """The exact order against the tree."""
@@ -162,11 +163,11 @@ class Host:
         self.verdict("staging memory of a rank at 256 MiB", grown, 16 + 2 * (self.comm.world_size - 1), "MiB")
 
 
-def _bare_accumulation(comm: isobit.Communicator, gradient: Floats, leaves: int) -> Callable[[], object]:
-    """The steps of an accumulation in compiled loops, with nothing else; nothing where they can't be compiled."""
+def _bare_accumulation(comm: isobit.Communicator, gradient: Floats, leaves: int) -> list[Callable[[], object]]:
+    """The steps of an accumulation in compiled loops, with nothing else; none where they can't be (without AVX-512)."""
     library = compiled(comm)
-    if not hasattr(library, "bare_accumulate"):
-        return lambda: None
+    if library is None or not hasattr(library, "bare_accumulate"):
+        return []
     # Three leaves wait at most, and a node for each power of two; they begin where a cache line does.
     held = [_aligned(gradient.nbytes) for _ in range(3)]
     nodes = [_aligned(2 * gradient.nbytes) for _ in range(leaves.bit_length())]
@@ -176,7 +177,7 @@ def _bare_accumulation(comm: isobit.Communicator, gradient: Floats, leaves: int)
         places = [(ctypes.c_void_p * len(group))(*(each.ctypes.data for each in group)) for group in (held, nodes)]
         library.bare_accumulate(ctypes.c_void_p(gradient.ctypes.data), *places, leaves, count)
 
-    return run
+    return [run]
 
 
 def _aligned(size: int) -> NDArray[np.uint8]:
