@@ -180,7 +180,7 @@ mod tests {
             for channel in 0..CHANNELS {
                 let text = [from as u8, to as u8, channel as u8];
                 let producer = &mut ranks[from].outgoing[to].as_mut().unwrap()[channel];
-                producer.try_push(ReadSpan::from(&text[..]), |_, _| [0; 128]).unwrap().unwrap();
+                producer.try_push(ReadSpan::from(&text[..]), 0, |_, _| [0; 128]).unwrap().unwrap();
                 let consumer = &mut ranks[to].incoming[from].as_mut().unwrap()[channel];
                 match consumer.try_pop(|_, _, _| Ok::<_, ()>(())) {
                     Ok(Popped::Frame((), lease)) => assert_eq!(lease.payload().to_vec(), text),

@@ -15,7 +15,7 @@ use isobit_sys::{ReadSpan, WriteSpan};
 
 use super::bootstrap::Formed;
 use super::frame::{Shared, ShmFrame};
-use super::message::{head, verify};
+use super::message::{head, mark, verify};
 use crate::transport::{
     Attempt, Break, Capabilities, Look, MessageNumber, Tamper, Transport, TransportError, corruption,
 };
@@ -216,8 +216,10 @@ impl Transport for ShmTransport {
         assert!(payload.len() <= self.payload_bytes_max, "the payload exceeds the largest");
         self.check(to)?;
         let (rank, damage) = (self.rank, self.damage(to, channel, false));
+        let mark = mark(&header.with(payload.len() as u32).draft(), payload.len());
         let head = head(header, payload, damage);
-        let sent = self.producer(to, channel).try_push(payload, head).map_err(Self::broken(rank, to))?;
+        let sent =
+            self.producer(to, channel).try_push(payload, mark, head).map_err(Self::broken(rank, to))?;
         if sent.is_some() {
             self.shared.notify(to);
         }
@@ -242,7 +244,7 @@ impl Transport for ShmTransport {
             }
             header.sealed(sum)
         };
-        let sent = self.producer(to, channel).try_push_buffered(payload, head);
+        let sent = self.producer(to, channel).try_push_buffered(payload, mark(header, payload.len()), head);
         Ok(sent.map_err(Self::broken(rank, to))?.is_some())
     }
 
@@ -278,6 +280,7 @@ impl Transport for ShmTransport {
         let consumer = self.consumer(from, channel);
         let found = consumer.try_pop_read(
             expected.payload_bytes(),
+            mark(expected, expected.payload_bytes()),
             |head| cfg!(feature = "unchecked") || expected.is_of(head),
             |sum| expected.seal(sum),
             read,

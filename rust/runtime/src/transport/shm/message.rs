@@ -1,6 +1,7 @@
 //! The two ends of a message in a ring: its head is made from what was sent, and compared with what was received.
 
-use isobit_core::wire::{HEADER_BYTES, Header};
+use isobit_core::wire::{Draft, HEADER_BYTES, Header};
+use isobit_sys::os::ring::MAIL_BYTES;
 use isobit_sys::{ReadSpan, WriteSpan};
 
 /// Makes a message's head when its payload has been put where it is sent from, with the damage that a
@@ -17,6 +18,11 @@ pub(super) fn head<'h>(
         }
         Header { payload_bytes, payload_checksum, ..*header }.encode()
     }
+}
+
+/// What stands beside a long message's tail for its header: equal marks mean equal headers, but for the payload's checksum.
+pub(super) fn mark(header: &Draft, payload_bytes: usize) -> u64 {
+    if payload_bytes > MAIL_BYTES { header.seal(0) } else { 0 }
 }
 
 /// Whether a message in the ring is the one that was sent.

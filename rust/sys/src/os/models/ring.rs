@@ -32,7 +32,7 @@ fn payload(number: u64, len: usize) -> Vec<u8> {
 }
 
 fn push(producer: &mut Producer, bytes: &[u8]) {
-    while producer.try_push(ReadSpan::from(bytes), head).unwrap().is_none() {
+    while producer.try_push(ReadSpan::from(bytes), 0, head).unwrap().is_none() {
         thread::yield_now();
     }
 }
@@ -115,7 +115,7 @@ fn a_damaged_message_is_rewritten_after_its_read_and_read_after_its_rewrite() {
         let sending = thread::spawn(move || {
             let bytes = payload(0, 64);
             assert_eq!(
-                producer.try_push(ReadSpan::from(&bytes[..]), |sum, sent| head(!sum, sent)),
+                producer.try_push(ReadSpan::from(&bytes[..]), 0, |sum, sent| head(!sum, sent)),
                 Ok(Some(0))
             );
             while producer.resend_wanted().unwrap().is_none() {
@@ -147,7 +147,7 @@ fn a_damaged_message_is_taken_from_its_copy_before_its_room_is_used_again() {
                     sent.flip(3);
                     head(sum, sent)
                 };
-                while producer.try_push_buffered(ReadSpan::from(&bytes[..]), head).unwrap().is_none() {
+                while producer.try_push_buffered(ReadSpan::from(&bytes[..]), 0, head).unwrap().is_none() {
                     thread::yield_now();
                 }
             }
@@ -173,7 +173,7 @@ fn an_expected_message_is_never_taken_for_a_later_one() {
                     head
                 };
                 let bytes = payload(seal, len);
-                while producer.try_push(ReadSpan::from(&bytes[..]), head).unwrap().is_none() {
+                while producer.try_push(ReadSpan::from(&bytes[..]), 0, head).unwrap().is_none() {
                     thread::yield_now();
                 }
             }

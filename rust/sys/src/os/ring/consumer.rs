@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use super::lease::{Lease, Leases};
 use super::pace::Pace;
 use super::{
-    ALIGN, BASE, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, HEAD, HEAD_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL,
-    MAIL_WORDS, NO_COPY, PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, STREAMED, STREAMED_PACE, TAIL,
-    Turn, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured, mailed,
-    payload_bytes_max, seal_of,
+    ALIGN, BASE, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, HEAD, HEAD_BYTES, KIND, MAIL, MAIL_BYTES,
+    MAIL_SEAL, MAIL_WORDS, MARK, NO_COPY, PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, STREAMED,
+    STREAMED_PACE, TAIL, Turn, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured,
+    mailed, payload_bytes_max, seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
@@ -119,9 +119,11 @@ impl Consumer {
                 return Ok(true);
             }
         }
-        let Some(found) = self.find()?.filter(|found| found.payload_bytes == out.len()) else {
-            return Ok(false);
+        let found = match self.foresee(turn, tail, out.len())? {
+            Some(found) => Some(found),
+            None => self.find()?.filter(|found| found.payload_bytes == out.len()),
         };
+        let Some(found) = found else { return Ok(false) };
         let is_intact = seal(self.read_with(&found, |payload| checksum::copy(payload, out))) == found.seal;
         if is_intact {
             self.pass(found.end);
@@ -129,32 +131,69 @@ impl Consumer {
         Ok(is_intact)
     }
 
-    /// The next message, if it is there, has this length and `is_expected` says yes to its head: `read`
-    /// copies or reduces it and gives its checksum, for which `seal` then gives the seal. If it was taken it is
-    /// verified; if not, `read` may have read a message that is damaged.
+    /// The next message, if it is there, has this length and is alike: its mark is this one, or `is_expected` says yes
+    /// to its head. `read` copies or reduces it and gives its checksum, for which `seal` then gives the seal. If it was
+    /// taken it is verified; if not, `read` may have read a message that is damaged.
     pub fn try_pop_read(
         &mut self,
         payload_bytes: usize,
+        mark: u64,
         is_expected: impl FnOnce(&[u8; HEAD_BYTES]) -> bool,
         seal: impl FnOnce(u64) -> u64,
         read: impl FnOnce(ReadSpan<'_>) -> u64,
     ) -> Result<Look, RingError> {
+        let turn = self.ring.in_turn(self.number);
+        let tail = turn.word(TAIL).load(Acquire);
         if self.asked.is_some() {
             return Ok(Look::Other);
         }
-        let Some(found) = self.find()? else { return Ok(Look::Nothing) };
-        if found.payload_bytes != payload_bytes {
-            return Ok(Look::Other);
+        if tail <= self.next {
+            return Ok(Look::Nothing);
         }
-        if !is_expected(&self.head()) {
-            return Ok(Look::Other);
-        }
+        let is_marked = payload_bytes > MAIL_BYTES && turn.word(MARK).load(Relaxed) == mark;
+        let foreseen = if is_marked { self.foresee(turn, tail, payload_bytes)? } else { None };
+        let found = match foreseen {
+            Some(found) => found,
+            None => match self.find()? {
+                None => return Ok(Look::Nothing),
+                Some(found) if found.payload_bytes == payload_bytes && is_expected(&self.head()) => found,
+                Some(_) => return Ok(Look::Other),
+            },
+        };
         let is_intact = seal(self.read_with(&found, read)) == found.seal;
         if !is_intact {
             return Ok(Look::Other);
         }
         self.pass(found.end);
         Ok(Look::Taken)
+    }
+
+    /// Where the next message must be if it is of this length and no message has come after it: told without its
+    /// prefix, whose line would have to be waited for. The mail that its seal is from may be a later message's: then
+    /// no payload has it.
+    #[inline]
+    fn foresee(&self, turn: Turn<'_>, tail: u64, payload_bytes: usize) -> Result<Option<Found>, RingError> {
+        self.check_tail(tail)?;
+        let place = self.ring.place(self.base()?, self.next);
+        let (left, frame) = (self.ring.capacity - place, frame_bytes(payload_bytes));
+        let (start, place) = if frame > left { (self.next + left as u64, 0) } else { (self.next, place) };
+        let end = start + frame as u64;
+        if end != tail {
+            return Ok(None);
+        }
+        let way = if turn.word(KIND).load(Relaxed) == STREAMED.into() { Way::Streamed } else { Way::Cached };
+        let seal = turn.word(MAIL_SEAL).load(Relaxed).wrapping_sub(self.number);
+        Ok(Some(Found { place, payload_bytes, way, copy: None, seal, end }))
+    }
+
+    /// From where the place of the next frame is counted, when a tail behind it was seen.
+    #[inline]
+    fn base(&self) -> Result<u64, RingError> {
+        let base = self.ring.load(BASE);
+        if base > self.next || !base.is_multiple_of(ALIGN as u64) {
+            return Err(damaged("base", format!("{base} where {} at most is possible", self.next)));
+        }
+        Ok(base)
     }
 
     /// Asks for the next message, which is damaged, once more, if it will come again and has not yet.
@@ -235,12 +274,7 @@ impl Consumer {
         if tail == self.next {
             return Ok(None);
         }
-        // Loaded after the tail: it is that of the next frame.
-        let base = self.ring.load(BASE);
-        if base > self.next || !base.is_multiple_of(ALIGN as u64) {
-            return Err(damaged("base", format!("{base} where {} at most is possible", self.next)));
-        }
-        let (mut start, mut place) = (self.next, self.ring.place(base, self.next));
+        let (mut start, mut place) = (self.next, self.ring.place(self.base()?, self.next));
         let (mut kind, mut payload_bytes, [mut number, mut seal, mut copy]) = self.read_prefix(place);
         if kind == WRAP {
             start += (capacity - place) as u64;

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0, 128 | tail: bytes ever produced, at 0 after an even message, at 128 after an odd one | producer |
 //! | 8 | resent: 1 + the last message that was sent again | producer |
-//! | 16, 144 | mail: the seal and up to 104 bytes of payload, filled up to 40, 64 or 104, of the latest even, or odd, message | producer |
+//! | 16, 144 | mail: of the latest even, or odd, message the seal, and up to 104 bytes of payload, filled up to 40, 64 or 104; of a longer one its kind and its mark | producer |
 //! | 136 | base: where the place of a position is counted from | producer |
 //! | 256 | head: bytes ever given back | consumer |
 //! | 264 | verified: messages ever verified | consumer |
@@ -44,7 +44,9 @@
 //! consumer that knows what it expects computes the seal itself, and has verified head and payload when
 //! the two are equal. So heads are read only when a message is not the expected one, and stay in the
 //! producer's cache. Mail goes further: a small message lies in the line of the tail, and whoever saw the
-//! tail move has it; a larger one goes on in the next line.
+//! tail move has it; a larger one goes on in the next line. Of one that is longer still the line has the mark, which is
+//! the same for heads that differ in nothing but the payload's checksum: who expects such a message, and finds its tail
+//! where that message must end, reads the payload without waiting for the lines of its prefix and its head.
 //!
 //! # Why it is sound
 //! At any time each data byte belongs to one side, and only that side touches it.
@@ -106,7 +108,11 @@ const BASE: usize = TURN_BYTES + 8;
 const MAIL_SEAL: usize = 16;
 const MAIL: usize = 24;
 const MAIL_WORDS: usize = 13;
-const MAIL_BYTES: usize = MAIL_WORDS * 8;
+/// The longest payload that is in the mail: a longer message has a mark.
+pub const MAIL_BYTES: usize = MAIL_WORDS * 8;
+/// In the mail's place, of longer ones: the kind of its frame, and its mark.
+const KIND: usize = MAIL;
+const MARK: usize = MAIL + 8;
 /// So much of the mail is in the line of the tail.
 const FIRST_LINE_BYTES: usize = ALIGN - MAIL;
 const HEAD: usize = 256;
@@ -136,6 +142,15 @@ const PAYLOAD_AT: usize = ALIGN;
 const CACHED: u32 = 0x4652_414d;
 const WRAP: u32 = 0x5752_4150;
 const STREAMED: u32 = 0x5354_524d;
+
+/// The kind of a frame whose payload went this way.
+fn kind_of(way: Way) -> u32 {
+    match way {
+        Way::Cached => CACHED,
+        Way::Streamed => STREAMED,
+    }
+}
+
 /// In place of where its copy is, of a message that has none.
 const NO_COPY: u64 = u64::MAX;
 
@@ -251,6 +266,8 @@ impl Ring {
     }
 }
 
+#[cfg(test)]
+mod expected_tests;
 #[cfg(test)]
 mod tests;
 

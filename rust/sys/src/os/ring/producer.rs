@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
 use super::pace::{Choice, Pace};
 use super::{
-    ALIGN, BASE, BUFFERED_BYTES_MAX, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, FIRST_LINE_BYTES, HEAD,
-    HEAD_BYTES, HEADS_KEPT, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, NO_COPY, PAYLOAD_AT, RESENT, Ring,
-    RingError, STREAM_BYTES_MIN, STREAMED, STREAMED_PACE, TAIL, Turn, VERIFIED, WANTED, WITHDRAWN, WRAP, Way,
-    damaged, frame_bytes, is_measured, mailed, payload_bytes_max, seal_of,
+    ALIGN, BASE, BUFFERED_BYTES_MAX, CACHED_PACE, COPIES, COPIES_BYTES, FIRST_LINE_BYTES, HEAD, HEAD_BYTES,
+    HEADS_KEPT, KIND, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, MARK, NO_COPY, PAYLOAD_AT, RESENT, Ring,
+    RingError, STREAM_BYTES_MIN, STREAMED_PACE, TAIL, Turn, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged,
+    frame_bytes, is_measured, kind_of, mailed, payload_bytes_max, seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
@@ -90,13 +90,15 @@ impl Producer {
     }
 
     /// Sends a message if there is room: its number. `head` gets the checksum of the payload, which
-    /// is computed in the same pass as its copy, and that copy.
+    /// is computed in the same pass as its copy, and that copy. `mark` tells a consumer whether the head is the one that
+    /// it expects, but for that checksum; it counts for payloads of more than [`MAIL_BYTES`] only.
     pub fn try_push(
         &mut self,
         payload: ReadSpan<'_>,
+        mark: u64,
         head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
     ) -> Result<Option<u64>, RingError> {
-        self.push(payload, |sum, [sent, _]: [WriteSpan<'_>; 2]| head(sum, sent), None)
+        self.push(payload, mark, |sum, [sent, _]: [WriteSpan<'_>; 2]| head(sum, sent), None)
     }
 
     /// Sends a message of at most [`BUFFERED_BYTES_MAX`] bytes if there is room for it and for a copy, which the
@@ -106,6 +108,7 @@ impl Producer {
     pub fn try_push_buffered(
         &mut self,
         payload: ReadSpan<'_>,
+        mark: u64,
         head: impl FnOnce(u64, [WriteSpan<'_>; 2]) -> [u8; HEAD_BYTES],
     ) -> Result<Option<u64>, RingError> {
         assert!(payload.len() <= BUFFERED_BYTES_MAX, "a payload that may be copied");
@@ -116,7 +119,7 @@ impl Producer {
                 self.copy_place(payload.len())
             }
         };
-        if copy.is_some() { self.push(payload, head, copy) } else { Ok(None) }
+        if copy.is_some() { self.push(payload, mark, head, copy) } else { Ok(None) }
     }
 
     /// Where the next copy can be: behind the latest, or at the start if it is free and as much as stays in the caches
@@ -142,6 +145,7 @@ impl Producer {
     fn push(
         &mut self,
         payload: ReadSpan<'_>,
+        mark: u64,
         head: impl FnOnce(u64, [WriteSpan<'_>; 2]) -> [u8; HEAD_BYTES],
         copy: Option<usize>,
     ) -> Result<Option<u64>, RingError> {
@@ -173,8 +177,8 @@ impl Producer {
             self.choice.took(way, payload.len(), ticks() - start);
         }
         self.copied = copy.map_or(self.copied, |copy| copy + HEAD_BYTES + payload.len());
+        self.write_mail(&kept, self.sent, seal, mark);
         self.kept.push_back(kept);
-        self.write_mail(place, self.sent, payload.len(), seal);
         self.tail += needed as u64;
         if !stays_warm {
             self.run = self.tail;
@@ -335,9 +339,9 @@ impl Producer {
         // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
         // by `wanted`, and this thread has no other span over it.
         let sent = unsafe { self.ring.writing(kept.place + PAYLOAD_AT, payload.len()) };
-        let (kind, sum) = match kept.way {
-            Way::Cached => (CACHED, checksum::copy(payload, sent)),
-            Way::Streamed => (STREAMED, checksum::stream(payload, sent)),
+        let sum = match kept.way {
+            Way::Cached => checksum::copy(payload, sent),
+            Way::Streamed => checksum::stream(payload, sent),
         };
         let head = head(sum, [sent, copied]);
         if let Some(copy) = copy {
@@ -348,17 +352,22 @@ impl Producer {
         unsafe { self.ring.memory.writing(Ring::head_at(number), HEAD_BYTES) }.write(&head);
         let seal = seal_of(&head);
         let words = [number, seal, kept.copy.map_or(NO_COPY, |at| at as u64)];
-        self.write_prefix(kept.place, kind, payload.len() as u32, words);
+        self.write_prefix(kept.place, kind_of(kept.way), payload.len() as u32, words);
         seal
     }
 
     /// Puts a small message into the line of its tail as well, and of any its seal: the tail that comes with
-    /// a message's seal is that message's.
+    /// a message's seal is that message's. Of a large one what its consumer has to know before it reads it.
     #[inline]
-    fn write_mail(&self, place: usize, number: u64, payload_bytes: usize, seal: u64) {
-        let turn = self.ring.in_turn(number);
+    fn write_mail(&self, kept: &Kept, number: u64, seal: u64, mark: u64) {
+        let (turn, &Kept { place, payload_bytes, way, .. }) = (self.ring.in_turn(number), kept);
         turn.word(MAIL_SEAL).store(mailed(seal, number), Relaxed);
-        if payload_bytes == 0 || payload_bytes > MAIL_BYTES {
+        if payload_bytes == 0 {
+            return;
+        }
+        if payload_bytes > MAIL_BYTES {
+            turn.word(KIND).store(kind_of(way).into(), Relaxed);
+            turn.word(MARK).store(mark, Relaxed);
             return;
         }
         // A fixed number of words needs no loop, and a frame has whole lines.

@@ -17,14 +17,14 @@ fn check(head: &[u8; HEAD_BYTES], _payload_bytes: usize, sum: u64) -> Result<(),
     if sent == sum { Ok(()) } else { Err(sum) }
 }
 
-fn payload(number: u64) -> Vec<u8> {
+pub(super) fn payload(number: u64) -> Vec<u8> {
     let random = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize;
     let len = if random.is_multiple_of(2) { random / 2 % 50 } else { random / 2 % 1_500 };
     (0..len).map(|i| (number as usize + i * 3) as u8).collect()
 }
 
 fn push(producer: &mut Producer, bytes: &[u8]) -> Option<u64> {
-    producer.try_push(ReadSpan::from(bytes), head).unwrap()
+    producer.try_push(ReadSpan::from(bytes), 0, head).unwrap()
 }
 
 fn pop(consumer: &mut Consumer) -> Option<Lease> {
@@ -111,7 +111,7 @@ fn a_message_read_behind_a_lease_gives_its_room_back_after_it() {
             head[HEAD_BYTES - 8..].copy_from_slice(&number.to_le_bytes());
             head
         };
-        producer.try_push(ReadSpan::from(&[number as u8; 64][..]), head).unwrap().is_some()
+        producer.try_push(ReadSpan::from(&[number as u8; 64][..]), 0, head).unwrap().is_some()
     };
     for round in [0, 10, 20] {
         assert!(sends(&mut producer, round) && sends(&mut producer, round + 1));
@@ -130,94 +130,11 @@ fn a_message_read_behind_a_lease_gives_its_room_back_after_it() {
     }
 }
 
-/// A head whose seal is the number and a digest of the payload's checksum.
-fn sealed(number: u64) -> impl Fn(u64) -> u64 {
-    move |sum| (sum >> 16) ^ number << 48
-}
-
-fn push_as(producer: &mut Producer, bytes: &[u8], seal: impl Fn(u64) -> u64) -> bool {
-    let head = |sum, _: WriteSpan<'_>| {
-        let mut head = [0; HEAD_BYTES];
-        head[HEAD_BYTES - 8..].copy_from_slice(&seal(sum).to_le_bytes());
-        head
-    };
-    producer.try_push(ReadSpan::from(bytes), head).unwrap().is_some()
-}
-
-fn push_sealed(producer: &mut Producer, number: u64) -> bool {
-    push_as(producer, &payload(number), sealed(number))
-}
-
-fn pop_sealed(consumer: &mut Consumer, number: u64) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; payload(number).len()];
-    let is_taken = consumer.try_pop_expected(WriteSpan::from(&mut bytes[..]), sealed(number)).unwrap();
-    is_taken.then_some(bytes)
-}
-
-#[test]
-fn an_expected_message_is_taken_however_far_its_producer_is_ahead() {
-    const COUNT: u64 = 3_000;
-    // Every length of payload() follows every other: small ones in the tail's line, and large ones.
-    for ahead in 1..6 {
-        let (mut producer, mut consumer) = pair(16 * 1024);
-        let mut sent = 0;
-        for number in 0..COUNT {
-            while sent < COUNT && sent < number + ahead && push_sealed(&mut producer, sent) {
-                sent += 1;
-            }
-            for later in 1..ahead {
-                assert_eq!(pop_sealed(&mut consumer, number + later), None, "that is not the next one");
-            }
-            assert_eq!(pop_sealed(&mut consumer, number), Some(payload(number)), "{ahead} ahead");
-        }
-    }
-}
-
-/// What lies in their frames is spoilt, so that only mail that is whole can be taken; in even and odd turns.
-#[test]
-fn messages_that_fit_into_two_lines_with_their_tail_are_taken_from_there() {
-    for length in 1..=MAIL_BYTES {
-        let (mut producer, mut consumer) = pair(4096);
-        let sent: Vec<u8> = (0..length).map(|at| (at ^ length) as u8).collect();
-        for turn in 0..2 {
-            assert!(push_as(&mut producer, &sent, |sum| sum));
-            producer.write(turn * frame_bytes(length) + PAYLOAD_AT, &vec![0xa5; length]);
-            let mut taken = vec![0; length];
-            let is_taken = consumer.try_pop_expected(WriteSpan::from(&mut taken[..]), |sum| sum);
-            assert_eq!((is_taken, &taken), (Ok(true), &sent));
-        }
-    }
-}
-
-#[test]
-fn two_threads_pass_messages_that_are_expected() {
-    const COUNT: u64 = if cfg!(miri) { 50 } else { 20_000 };
-    let (mut producer, mut consumer) = pair(16 * 1024);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            for number in 0..COUNT {
-                while !push_sealed(&mut producer, number) {
-                    std::thread::yield_now();
-                }
-            }
-        });
-        for number in 0..COUNT {
-            let found = loop {
-                match pop_sealed(&mut consumer, number) {
-                    Some(found) => break found,
-                    None => std::thread::yield_now(),
-                }
-            };
-            assert_eq!(found, payload(number));
-        }
-    });
-}
-
 #[test]
 fn a_damaged_message_is_asked_for_once_more_and_what_follows_waits() {
     let (mut producer, mut consumer) = pair(4096);
     push(&mut producer, b"fine").unwrap();
-    producer.try_push(ReadSpan::from(&b"damaged"[..]), |sum, sent| head(sum ^ 1, sent)).unwrap().unwrap();
+    producer.try_push(ReadSpan::from(&b"damaged"[..]), 0, |sum, sent| head(sum ^ 1, sent)).unwrap().unwrap();
     push(&mut producer, b"behind").unwrap();
     assert!(pop(&mut consumer).is_some());
     assert_eq!(producer.resend_wanted(), Ok(None));
@@ -235,7 +152,7 @@ fn a_damaged_message_is_asked_for_once_more_and_what_follows_waits() {
 #[test]
 fn a_message_that_is_damaged_twice_stays_so() {
     let (mut producer, mut consumer) = pair(4096);
-    producer.try_push(ReadSpan::from(&b"damaged"[..]), |sum, sent| head(sum ^ 1, sent)).unwrap().unwrap();
+    producer.try_push(ReadSpan::from(&b"damaged"[..]), 0, |sum, sent| head(sum ^ 1, sent)).unwrap().unwrap();
     assert!(matches!(consumer.try_pop(check), Ok(Popped::Damaged)));
     producer.resend(0, ReadSpan::from(&b"damaged"[..]), |sum, sent| head(sum ^ 1, sent)).unwrap();
     assert!(matches!(consumer.try_pop(check), Ok(Popped::DamagedTwice(0, _))));
@@ -249,7 +166,7 @@ fn push_buffered(producer: &mut Producer, bytes: &[u8], spoils: [bool; 2]) -> Op
         places.into_iter().zip(spoils).filter(|(_, spoilt)| *spoilt).for_each(|(place, _)| place.flip(3));
         head(sum, places[0])
     };
-    producer.try_push_buffered(ReadSpan::from(bytes), head).unwrap()
+    producer.try_push_buffered(ReadSpan::from(bytes), 0, head).unwrap()
 }
 
 #[test]
@@ -304,7 +221,7 @@ fn a_hostile_copy_is_an_error() {
     // Longer than all copies together.
     let (mut producer, mut consumer) = pair(256 * 1024);
     let large = vec![0; 100_000];
-    producer.try_push(ReadSpan::from(&large[..]), |sum, sent| head(sum ^ 1, sent)).unwrap().unwrap();
+    producer.try_push(ReadSpan::from(&large[..]), 0, |sum, sent| head(sum ^ 1, sent)).unwrap().unwrap();
     producer.write(24, &0u64.to_le_bytes());
     assert_eq!(consumer.try_pop(check).unwrap_err().what, "copy");
 }
@@ -357,7 +274,7 @@ fn a_hostile_head_is_an_error_and_not_room() {
         let (mut producer, _consumer) = pair(1024);
         while push(&mut producer, &[0; 64]).is_some() {}
         producer.ring.memory.word(HEAD).store(head, SeqCst);
-        let error = producer.try_push(ReadSpan::from(&[0; 64][..]), super::tests::head).unwrap_err();
+        let error = producer.try_push(ReadSpan::from(&[0; 64][..]), 0, super::tests::head).unwrap_err();
         assert_eq!(error.what, "head", "{head}");
     }
 }
