@@ -9,7 +9,9 @@ use isobit_sys::{ReadSpan, WriteSpan};
 
 use crate::transport::memory::{self, MemoryFrame, MemoryTransport};
 use crate::transport::shm::{self, ShmConfig, ShmFrame, ShmOptions, ShmTransport};
-use crate::transport::{Break, Capabilities, Frame, Lent, Look, MessageNumber, Transport, TransportError};
+use crate::transport::{
+    Break, Capabilities, Frame, Lent, Look, MessageNumber, Share, Transport, TransportError,
+};
 
 macro_rules! each {
     ($self:ident, $link:ident => $call:expr) => {
@@ -109,6 +111,29 @@ impl Transport for Link {
         each!(self, link => link.try_send(to, channel, header, payload))
     }
 
+    fn try_share(
+        &mut self,
+        first: Rank,
+        payload: ReadSpan<'_>,
+        readers: u32,
+    ) -> Result<Option<Share>, TransportError> {
+        each!(self, link => link.try_share(first, payload, readers))
+    }
+
+    fn try_send_shared(
+        &mut self,
+        to: Rank,
+        header: &Header,
+        share: Share,
+        payload: ReadSpan<'_>,
+    ) -> Result<Option<MessageNumber>, TransportError> {
+        each!(self, link => link.try_send_shared(to, header, share, payload))
+    }
+
+    fn end_shares(&mut self) {
+        each!(self, link => link.end_shares());
+    }
+
     fn try_send_buffered(
         &mut self,
         to: Rank,
@@ -177,7 +202,7 @@ impl Transport for Link {
         number: MessageNumber,
         header: &Header,
         payload: ReadSpan<'_>,
-    ) -> Result<(), TransportError> {
+    ) -> Result<bool, TransportError> {
         each!(self, link => link.resend(to, channel, number, header, payload))
     }
 

@@ -9,6 +9,8 @@ mod buffered;
 mod cases;
 #[path = "transport_support/damaged.rs"]
 mod damaged;
+#[path = "transport_support/shared.rs"]
+mod shared;
 
 use isobit::transport::shm::{ShmOptions, Way};
 use isobit::transport::{self, MemoryTransport, ShmTransport, Tamper};
@@ -122,6 +124,8 @@ macro_rules! every_case {
                 everything_that_is_waited_for_ends_a_wait,
                 only_the_expected_message_is_copied_and_a_damaged_one_stays,
                 who_sleeps_is_woken_when_room_is_given_back,
+                what_is_shared_reaches_every_rank_and_what_is_damaged_is_mended,
+                what_is_shared_and_not_sent_makes_room_when_its_operation_ends,
                 eight_ranks_exchange_random_traffic,
             ]
         );

@@ -124,6 +124,35 @@ fn a_reduction_of_a_damaged_message_is_made_again() {
     }
 }
 
+/// More ranks, who send one another the same bytes from one place: in an all_reduce what was reduced, and what was given in
+/// an all_gather, in place as well. All of them find the damage, and get it again.
+#[test]
+fn what_several_ranks_read_from_one_place_is_right_though_it_was_damaged() {
+    const COUNT: usize = 200_000;
+    let prepare = |link: &mut ShmTransport| {
+        link.set_tamper(Box::new(|a| (a.number % 3 != 1 && !a.again).then_some(20)));
+    };
+    let results = over_shm(5, prepare, |comm| {
+        let value = |rank: u32| (rank as f32 + 1.0).to_le_bytes();
+        for round in 0..3 {
+            let given = value(comm.rank() + round).repeat(COUNT);
+            let mut out = vec![0; given.len()];
+            all_reduce(comm, &given, &mut out).unwrap();
+            assert!(out == (15.0 + 5.0 * round as f32).to_le_bytes().repeat(COUNT));
+            let mut all = vec![0; 5 * given.len()];
+            let mut call = Call { shape: &[COUNT as u64], timeout: None, interrupt: &mut || false };
+            let block = comm.rank() as usize * given.len();
+            all[block..][..given.len()].copy_from_slice(&given);
+            let out = WriteSpan::from(all.as_mut_slice());
+            let own = if round == 0 { given.as_slice().into() } else { out.slice(block, given.len()).into() };
+            comm.all_gather(own, out, Dtype::F32, None, &mut call).unwrap();
+            let blocks = (0..5).flat_map(|rank| value(rank + round).repeat(COUNT));
+            assert!(all.into_iter().eq(blocks));
+        }
+    });
+    assert_eq!(results.len(), 5);
+}
+
 /// The same where the result lies in the tensor's own memory: what a reduction has overwritten is given back. Means
 /// and exact sums, and other dtypes and more ranks, which take other loops, too.
 #[test]

@@ -18,6 +18,7 @@ use super::notice::is_notice;
 use super::operation::{Operation, compare};
 use super::peer::{Early, Flight, Peer};
 use super::plans::Sending;
+use super::shares::Shares;
 use super::straight::Straight;
 use super::waiting::Waiting;
 use crate::executor::{CpuExecutor, Message};
@@ -39,6 +40,7 @@ pub(crate) struct Exchange<'r, 'a> {
     pub(crate) executor: CpuExecutor<'a>,
     pub(crate) sending: Sending,
     pub(crate) straight: &'r mut Straight,
+    pub(crate) shares: &'r mut Shares,
     pub(crate) operation: &'r Operation<'r>,
     pub(crate) timeout: Duration,
     pub(crate) interrupt: &'r mut dyn FnMut() -> bool,
@@ -52,7 +54,9 @@ pub(crate) struct Exchange<'r, 'a> {
 impl Exchange<'_, '_> {
     /// Runs the program to its end or to the first failure.
     pub(crate) fn run(&mut self) -> Result<(), Failure> {
-        self.run_to_end().map_err(|failure| match failure {
+        let result = self.run_to_end();
+        self.end_shares();
+        result.map_err(|failure| match failure {
             // Why a peer failed says more than that it then left, or that not all of what it sent is there.
             Failure::Transport(TransportError::PeerLost { .. }) | Failure::Mismatch(_) => {
                 self.check_epoch().err().unwrap_or(failure)
@@ -85,6 +89,7 @@ impl Exchange<'_, '_> {
         }
         self.is_ordinary = true;
         self.peers.iter_mut().for_each(Peer::begin);
+        self.shares.begin();
         self.ask()?;
         let mut waiting = None;
         loop {
@@ -197,25 +202,31 @@ impl Exchange<'_, '_> {
     fn send(&mut self, rank: Rank, step: StepIndex) -> Result<bool, Failure> {
         let header = self.header(rank, self.operation.channel, self.engine.message(step));
         let (src, content) = sent(self.program, step);
-        let payload = self.executor.read(src, content);
+        let bytes = self.payload_bytes(src, content) as usize;
         let start = trace::begin(self.trace.as_deref());
         if self.sending != Sending::Verified
-            && self.link.capabilities().buffered_bytes_max.is_some_and(|max| payload.len() <= max)
+            && self.link.capabilities().buffered_bytes_max.is_some_and(|max| bytes <= max)
         {
-            let header = header.with(payload.len() as u32);
+            let header = header.with(bytes as u32);
+            let payload = self.executor.read(src, content);
             if !self.link.try_send_buffered(rank, header.channel, &header.draft(), payload)? {
                 return Ok(false);
             }
             self.link.ring(rank);
             self.engine.on_event(Event::Completed(step));
         } else {
-            let Some(number) = self.link.try_send(rank, header.channel, &header, payload)? else {
-                return Ok(false);
+            let share = self.share(rank, step)?;
+            let payload = self.executor.read(src, content);
+            let sent = match share {
+                Some(share) => self.link.try_send_shared(rank, &header, share, payload)?,
+                None => self.link.try_send(rank, header.channel, &header, payload)?,
             };
+            let Some(number) = sent else { return Ok(false) };
+            self.shares.sent(step);
             self.peers[rank as usize].flights.push_back(Flight { step, number, header });
         }
         if let (Some(start), Some(trace)) = (start, &mut self.trace) {
-            trace.step(Step::Send(rank), start, payload.len());
+            trace.step(Step::Send(rank), start, bytes);
         }
         Ok(true)
     }
@@ -338,8 +349,7 @@ impl Exchange<'_, '_> {
         };
         let (src, content) = sent(self.program, flight.step);
         let payload = self.executor.read(src, content);
-        self.link.resend(rank, channel, number, &flight.header, payload)?;
-        Ok(true)
+        Ok(self.link.resend(rank, channel, number, &flight.header, payload)?)
     }
 
     #[cold]
@@ -391,7 +401,7 @@ impl Exchange<'_, '_> {
 }
 
 /// What a step sends.
-fn sent(program: &Program, step: StepIndex) -> (Region, Content) {
+pub(super) fn sent(program: &Program, step: StepIndex) -> (Region, Content) {
     match program.steps[step as usize].action {
         Action::Send { src, content, .. } => (src, content),
         _ => unreachable!("only sends are queued as outgoing"),

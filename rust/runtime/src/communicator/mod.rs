@@ -20,6 +20,7 @@ mod plans;
 mod reason;
 mod reduced;
 mod shapes;
+mod shares;
 mod signature;
 mod sites;
 mod straight;
@@ -349,6 +350,7 @@ impl Communicator {
             executor,
             sending: plan.sending,
             straight: &mut plan.straight,
+            shares: &mut plan.shares,
             operation: &operation,
             timeout: call.timeout.unwrap_or(self.timeout),
             interrupt: call.interrupt,

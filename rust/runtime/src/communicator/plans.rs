@@ -12,6 +12,7 @@ use isobit_core::schedule::{
 };
 use isobit_sys::Memory;
 
+use super::shares::Shares;
 use super::signature::{Amounts, Signature};
 use super::straight::Straight;
 use crate::executor::{Kept, Streams};
@@ -30,6 +31,7 @@ pub(crate) struct Plan {
     pub(crate) kept: Kept,
     pub(crate) sending: Sending,
     pub(crate) straight: Straight,
+    pub(crate) shares: Shares,
     used: u64,
 }
 
@@ -186,6 +188,7 @@ impl Plans {
             ),
             sending: self.sending(signature, &program),
             straight: Straight::new(&program),
+            shares: Shares::new(&program),
             program,
             slots,
             number: self.uses,

@@ -18,7 +18,7 @@ use isobit_sys::os::sites::Sites;
 use isobit_sys::{ReadSpan, WriteSpan};
 use thiserror::Error;
 
-pub use isobit_sys::os::ring::Look;
+pub use isobit_sys::os::ring::{Look, Share};
 pub use memory::MemoryTransport;
 pub use shm::ShmTransport;
 pub use tamper::{Attempt, Tamper};
@@ -184,6 +184,28 @@ pub trait Transport: Send {
         payload: ReadSpan<'_>,
     ) -> Result<Option<MessageNumber>, TransportError>;
 
+    /// Puts a payload of more than `buffered_bytes_max` bytes where all peers can read it, for `readers` of them, of whom
+    /// this is the first, if there is room and this transport has such a place. `try_send_shared` then sends it to each; it
+    /// stays until the last has it, or `end_shares` says that no other will get it.
+    fn try_share(
+        &mut self,
+        first: Rank,
+        payload: ReadSpan<'_>,
+        readers: u32,
+    ) -> Result<Option<Share>, TransportError>;
+
+    /// As `try_send` of a collective's message, whose payload is there already.
+    fn try_send_shared(
+        &mut self,
+        to: Rank,
+        header: &Header,
+        share: Share,
+        payload: ReadSpan<'_>,
+    ) -> Result<Option<MessageNumber>, TransportError>;
+
+    /// What is shared by now goes to nobody else.
+    fn end_shares(&mut self);
+
     /// As `try_send`, for a payload of at most `buffered_bytes_max` bytes, which is not needed any more
     /// when this returns: a receiver that finds the message damaged takes a copy of it, without this rank. Whether it
     /// was sent.
@@ -247,7 +269,8 @@ pub trait Transport: Send {
     /// A message that a peer received damaged and wants once more, if there is one.
     fn resend_wanted(&mut self) -> Option<(Rank, Channel, MessageNumber)>;
 
-    /// Gives such a message again: the same header and payload as in `try_send`.
+    /// Gives such a message again, unless there is no room just now: whether it did. The same header and payload as in
+    /// `try_send`.
     ///
     /// Panics if the message is not one that `resend_wanted` names, or has another length.
     fn resend(
@@ -257,7 +280,7 @@ pub trait Transport: Send {
         number: MessageNumber,
         header: &Header,
         payload: ReadSpan<'_>,
-    ) -> Result<(), TransportError>;
+    ) -> Result<bool, TransportError>;
 
     /// Gives up whatever was sent, not buffered, and is not verified: its payload may be gone or altered when this
     /// has returned. A receiver that has not read such a message passes over it.

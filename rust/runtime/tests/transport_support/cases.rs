@@ -8,6 +8,7 @@ use isobit_sys::ReadSpan;
 
 pub(crate) use super::buffered::*;
 pub(crate) use super::damaged::*;
+pub(crate) use super::shared::*;
 use super::support::{
     CHANNELS, Fixture, bytes, complete, each_rank, fill, header, kept, payload, recv, send, until,
 };

@@ -10,7 +10,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat,
 use thiserror::Error;
 
 use super::board::Board;
-use super::ring::{CAPACITY_MIN, Consumer, Producer, ring_bytes};
+use super::ring::{CAPACITY_MIN, Consumer, Outbox, Producer, ring_bytes};
 use super::shared::SharedBytes;
 
 /// How many channels a pair has.
@@ -23,6 +23,8 @@ pub struct Layout {
     pub world_size: u32,
     /// The capacity of each channel's rings, multiples of 64.
     pub capacities: [usize; CHANNELS],
+    /// Bytes of each rank's outbox, a multiple of 64 or none, and how many of them are its spare place.
+    pub outbox: [usize; 2],
 }
 
 /// Why a segment can't be had.
@@ -60,17 +62,19 @@ impl Layout {
     /// All bytes, if there is such a segment.
     pub fn bytes(&self) -> Option<usize> {
         let well_formed = |capacity: usize| capacity >= CAPACITY_MIN && capacity.is_multiple_of(64);
-        if self.world_size == 0 || !self.capacities.into_iter().all(well_formed) {
+        let [outbox, spare] = self.outbox;
+        let is_outbox = outbox.is_multiple_of(64) && spare.checked_next_multiple_of(64)? <= outbox;
+        if self.world_size == 0 || !self.capacities.into_iter().all(well_formed) || !is_outbox {
             return None;
         }
         let ranks = self.world_size as usize;
         let pairs = ranks.checked_mul(ranks - 1)?;
         let pair = self.pair_bytes()?;
         // 64 KiB a rank is more than the board takes of it.
-        let total =
-            pairs.checked_mul(pair)?.checked_add(ranks.checked_mul(64 * 1024)?)?.checked_add(16 * 1024)?;
+        let rank = outbox.checked_add(64 * 1024)?;
+        let total = pairs.checked_mul(pair)?.checked_add(ranks.checked_mul(rank)?)?.checked_add(16 * 1024)?;
         // Far below what an address space holds, so that no sum below overflows.
-        (total <= 1 << 46).then(|| Board::bytes(self.world_size) + pairs * pair)
+        (total <= 1 << 46).then(|| Board::bytes(self.world_size) + pairs * pair + ranks * outbox)
     }
 
     fn pair_bytes(&self) -> Option<usize> {
@@ -84,6 +88,11 @@ impl Layout {
         let pair_bytes = self.pair_bytes().expect("a layout that was checked");
         let before = if channel == 0 { 0 } else { ring_bytes(self.capacities[0]) };
         Board::bytes(self.world_size) + pair as usize * pair_bytes + before
+    }
+
+    /// Where the outbox of a rank starts: behind all rings.
+    fn outbox_at(&self, rank: u32) -> usize {
+        self.ring_at(self.world_size - 1, self.world_size - 1, 0) + rank as usize * self.outbox[0]
     }
 }
 
@@ -112,6 +121,8 @@ pub struct Segment {
     pub outgoing: Vec<Option<[Producer; CHANNELS]>>,
     /// By peer: the rings from it; none from itself.
     pub incoming: Vec<Option<[Consumer; CHANNELS]>>,
+    /// This rank's outbox, if ranks have any: what it puts there, messages of the first channel may name.
+    pub outbox: Option<Outbox>,
 }
 
 impl Segment {
@@ -138,11 +149,15 @@ impl Segment {
         let outgoing = peers()
             .map(|peer| peer.map(|to| [0, 1].map(|c| unsafe { Producer::new(ring(rank, to, c)) })))
             .collect();
-        // SAFETY: as above.
-        let incoming = peers()
-            .map(|peer| peer.map(|from| [0, 1].map(|c| unsafe { Consumer::new(ring(from, rank, c)) })))
-            .collect();
-        Ok(Segment { board, outgoing, incoming })
+        let [bytes, spare] = layout.outbox;
+        let outbox = |rank| (bytes > 0).then(|| memory.slice(layout.outbox_at(rank), bytes));
+        let shared = |from, channel| outbox(from).filter(|_| channel == 0);
+        // SAFETY: as above; the outbox is that of its rank.
+        let consumer = |from, c| unsafe { Consumer::new(ring(from, rank, c), shared(from, c)) };
+        let incoming = peers().map(|peer| peer.map(|from| [0, 1].map(|c| consumer(from, c)))).collect();
+        // SAFETY: each rank has one place in the file, and the board gives each rank away once.
+        let outbox = outbox(rank).map(|memory| unsafe { Outbox::new(memory, spare) });
+        Ok(Segment { board, outgoing, incoming, outbox })
     }
 }
 
@@ -153,10 +168,10 @@ mod tests {
     use crate::ReadSpan;
     use std::os::fd::AsFd;
 
-    const SMALL: Layout = Layout { world_size: 4, capacities: [4096, 1024] };
+    const SMALL: Layout = Layout { world_size: 4, capacities: [4096, 1024], outbox: [1024, 256] };
 
     #[test]
-    fn every_ring_has_a_place_of_its_own() {
+    fn every_ring_and_every_outbox_has_a_place_of_its_own() {
         let mut places = Vec::new();
         for (from, to) in (0..4).flat_map(|from| (0..4).map(move |to| (from, to))).filter(|(a, b)| a != b) {
             for channel in 0..CHANNELS {
@@ -164,6 +179,7 @@ mod tests {
                 places.push((start, start + ring_bytes(SMALL.capacities[channel])));
             }
         }
+        places.extend((0..4).map(|rank| SMALL.outbox_at(rank)).map(|start| (start, start + SMALL.outbox[0])));
         places.sort_unstable();
         assert_eq!(places[0].0, Board::bytes(4));
         assert!(places.windows(2).all(|pair| pair[0].1 == pair[1].0), "no gap and no overlap");
@@ -191,6 +207,31 @@ mod tests {
     }
 
     #[test]
+    fn what_a_rank_shares_reaches_its_peers_and_only_from_its_own_outbox() {
+        let file = create(SMALL).unwrap();
+        let mut ranks: Vec<_> =
+            (0..4).map(|rank| Segment::attach(file.as_fd(), SMALL, rank).unwrap()).collect();
+        let payload = |rank: usize| [rank as u8 + 1; 200];
+        for (from, segment) in ranks.iter_mut().enumerate() {
+            let (outbox, outgoing) = (segment.outbox.as_mut().unwrap(), &mut segment.outgoing);
+            let mut peers: Vec<_> =
+                (0..).zip(outgoing).filter_map(|(to, rings)| Some((to, rings.as_mut()?))).collect();
+            let share = outbox.share(ReadSpan::from(&payload(from)[..]), 3, &mut peers[0].1[0]).unwrap();
+            for (to, rings) in peers {
+                rings[0].try_push_shared(outbox, share, to, 0, |_, _| [0; 128]).unwrap().unwrap();
+            }
+        }
+        for (to, segment) in ranks.iter_mut().enumerate() {
+            for (from, rings) in segment.incoming.iter_mut().enumerate().filter(|(from, _)| *from != to) {
+                match rings.as_mut().unwrap()[0].try_pop(|_, _, _| Ok::<_, ()>(())) {
+                    Ok(Popped::Frame((), lease)) => assert_eq!(lease.payload().to_vec(), payload(from)),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_rank_is_given_away_once() {
         let file = create(SMALL).unwrap();
         let _first = Segment::attach(file.as_fd(), SMALL, 2).unwrap();
@@ -213,10 +254,13 @@ mod tests {
             Layout { capacities: [100, 4096], ..SMALL },
             Layout { capacities: [usize::MAX - 63, usize::MAX - 63], ..SMALL },
             Layout { world_size: u32::MAX, ..SMALL },
+            Layout { outbox: [100, 0], ..SMALL },
+            Layout { outbox: [128, 129], ..SMALL },
+            Layout { outbox: [usize::MAX - 63, 64], ..SMALL },
         ] {
             assert!(matches!(create(layout), Err(SegmentError::Layout(_))), "{layout:?}");
         }
-        let huge = Layout { world_size: 2, capacities: [1 << 43, 1 << 43] };
+        let huge = Layout { world_size: 2, capacities: [1 << 43, 1 << 43], outbox: [0; 2] };
         assert!(matches!(create(huge), Err(SegmentError::Memory { .. })));
     }
 }

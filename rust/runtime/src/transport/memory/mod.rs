@@ -20,8 +20,8 @@ use isobit_sys::{ReadSpan, WriteSpan};
 
 use super::tamper::flip;
 use super::{
-    ABORT_BYTES_MAX, Attempt, BREAK_BYTES_MAX, Break, Capabilities, Look, MessageNumber, Tamper, Transport,
-    TransportError, corruption,
+    ABORT_BYTES_MAX, Attempt, BREAK_BYTES_MAX, Break, Capabilities, Look, MessageNumber, Share, Tamper,
+    Transport, TransportError, corruption,
 };
 use state::{Breaks, Link, Message, Shared, State};
 
@@ -211,6 +211,27 @@ impl Transport for MemoryTransport {
         Ok(Some(number))
     }
 
+    fn try_share(
+        &mut self,
+        _first: Rank,
+        _payload: ReadSpan<'_>,
+        _readers: u32,
+    ) -> Result<Option<Share>, TransportError> {
+        Ok(None)
+    }
+
+    fn try_send_shared(
+        &mut self,
+        _to: Rank,
+        _header: &Header,
+        _share: Share,
+        _payload: ReadSpan<'_>,
+    ) -> Result<Option<MessageNumber>, TransportError> {
+        unreachable!("nothing is shared")
+    }
+
+    fn end_shares(&mut self) {}
+
     fn try_send_buffered(
         &mut self,
         _to: Rank,
@@ -342,7 +363,7 @@ impl Transport for MemoryTransport {
         number: MessageNumber,
         header: &Header,
         payload: ReadSpan<'_>,
-    ) -> Result<(), TransportError> {
+    ) -> Result<bool, TransportError> {
         self.check_rank(to);
         let link = self.shared.link(self.rank, to, channel);
         let message = self.pack(header, payload, Attempt { to, channel, number, again: true });
@@ -354,7 +375,7 @@ impl Transport for MemoryTransport {
         state.links[link].used += Message::cost(message.payload.len());
         state.links[link].resent = Some(message);
         self.shared.ring(&mut state, to);
-        Ok(())
+        Ok(true)
     }
 
     fn withdraw(&mut self) {

@@ -3,12 +3,11 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
-use isobit_sys::os::cores;
-use isobit_sys::os::ring::{self, Consumer, HEADS_KEPT, Popped, Producer, RingError, Way};
+use isobit_sys::os::ring::{self, Consumer, HEADS_KEPT, Outbox, Popped, Producer, RingError, Share, Way};
 use isobit_sys::os::sites::Sites;
 use isobit_sys::os::wake::Sleeper;
 use isobit_sys::{ReadSpan, WriteSpan};
@@ -16,53 +15,40 @@ use isobit_sys::{ReadSpan, WriteSpan};
 use super::bootstrap::Formed;
 use super::frame::{Shared, ShmFrame};
 use super::message::{head, mark, verify};
+use super::waiting::{News, YIELDS};
 use crate::transport::{
     Attempt, Break, Capabilities, Look, MessageNumber, Tamper, Transport, TransportError, corruption,
 };
 
-/// How often a rank looks for news before it sleeps, if every rank can have a core: 50 to 150 us.
-const SPINS: u32 = 2_000;
-/// How often it looks for a message that it expects, before it looks for all news: 20 to 70 us.
+/// How often a rank looks for a message that it expects, before it looks for all news: 20 to 70 us.
 const LOOKS: u32 = 1_000;
-/// A turn of giving the core away that takes longer was given to somebody.
-const TURN: Duration = Duration::from_micros(2);
-/// How often it gives its core away before it sleeps, if not. Others need the core, and the one that is
-/// waited for among them; going to sleep and being woken takes as long as a few dozen turns.
-const YIELDS: u32 = 64;
-/// How long the ends of processes may stay unnoticed by a rank that never sleeps.
-const LOOK_AROUND: Duration = Duration::from_millis(1);
 
 const CHANNELS: [Channel; 2] = [Channel::Collective, Channel::PointToPoint];
 
 /// One rank's end of a shm group. Dropping it, or ending its process, is a loss for its peers.
 pub struct ShmTransport {
-    rank: Rank,
+    pub(super) rank: Rank,
     group: u64,
     incarnations: Vec<u64>,
     /// The capacity of the rings for collectives.
     capacity: usize,
     payload_bytes_max: usize,
     pub(super) shared: Arc<Shared>,
-    outgoing: Vec<Option<[Producer; 2]>>,
-    incoming: Vec<Option<[Consumer; 2]>>,
-    sleeper: Sleeper,
+    pub(super) outgoing: Vec<Option<[Producer; 2]>>,
+    /// Where what goes to several peers lies, if there are several.
+    pub(super) outbox: Option<Box<Outbox>>,
+    pub(super) incoming: Vec<Option<[Consumer; 2]>>,
+    pub(super) sleeper: Sleeper,
     /// By rank: whether its process is known to have ended.
     pub(super) ended: Vec<bool>,
     /// What there was to see when the last wait ended.
-    seen: News,
-    looked_around: Instant,
+    pub(super) seen: News,
+    pub(super) looked_around: Instant,
     /// How many ranks can run at a time.
     cores: u32,
-    tamper: Option<Tamper>,
+    pub(super) tamper: Option<Tamper>,
     /// The process that joined; a forked child must not say goodbye for it.
     process: u32,
-}
-
-/// See [`ShmTransport::news`].
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-struct News {
-    rings: u64,
-    board: (u64, u64),
 }
 
 impl ShmTransport {
@@ -70,8 +56,13 @@ impl ShmTransport {
     pub(super) fn new(rank: Rank, formed: Formed) -> Result<ShmTransport, (&'static str, io::Error)> {
         let own = formed.bells[rank as usize].try_clone().map_err(|error| ("dup", error))?;
         let (world_size, mut outgoing) = (formed.bells.len(), formed.segment.outgoing);
-        let warm = formed.welcome.fills_caches(world_size);
-        outgoing.iter_mut().flatten().flatten().filter(|_| warm).for_each(Producer::stay_warm);
+        let mut outbox = formed.segment.outbox.map(Box::new);
+        if formed.welcome.fills_caches(world_size) {
+            outgoing.iter_mut().flatten().flatten().for_each(Producer::stay_warm);
+        }
+        if world_size > formed.welcome.cores as usize {
+            outbox.iter_mut().for_each(|outbox| outbox.stay_warm());
+        }
         let sleeper = Sleeper::new(own, formed.processes).map_err(|error| ("epoll", error))?;
         Ok(ShmTransport {
             rank,
@@ -82,6 +73,7 @@ impl ShmTransport {
             seen: News::default(),
             shared: Arc::new(Shared { board: formed.segment.board, bells: formed.bells }),
             outgoing,
+            outbox,
             incoming: formed.segment.incoming,
             sleeper,
             ended: vec![false; world_size],
@@ -98,7 +90,7 @@ impl ShmTransport {
     }
 
     /// Whether there is a core for every rank.
-    fn spins(&self) -> bool {
+    pub(super) fn spins(&self) -> bool {
         self.shared.board.world_size() <= self.cores
     }
 
@@ -117,61 +109,16 @@ impl ShmTransport {
         &mut rings.unwrap_or_else(|| panic!("rank {from} is no peer"))[channel as usize]
     }
 
-    fn broken(from: Rank, to: Rank) -> impl Fn(RingError) -> TransportError {
+    pub(super) fn broken(from: Rank, to: Rank) -> impl Fn(RingError) -> TransportError {
         move |error| TransportError::Corruption { from, to, detail: error.to_string() }
     }
 
     /// The bit of the next message's payload, or of what stands in for it, that a test wants flipped.
     #[cold]
-    fn damage(&mut self, to: Rank, channel: Channel, again: bool) -> Option<usize> {
+    pub(super) fn damage(&mut self, to: Rank, channel: Channel, again: bool) -> Option<usize> {
         let tamper = self.tamper.as_mut()?;
         let number = self.outgoing[to as usize].as_ref()?[channel as usize].sent();
         tamper(Attempt { to, channel, number, again })
-    }
-
-    /// Notes which processes ended; waits for that, a bell or a signal at most `timeout`.
-    fn look_around(&mut self, timeout: Duration) {
-        // A wait that can't be had is no worse than one that ends early.
-        for rank in self.sleeper.sleep(timeout).unwrap_or_default() {
-            self.ended[rank] = true;
-        }
-        self.looked_around = Instant::now();
-    }
-
-    /// All that this rank may wait for: what peers have written to the rings and to the board. The
-    /// rings' words only grow, so that their sum tells of any change.
-    fn news(&self) -> News {
-        let sent = self.incoming.iter().flatten().flatten().map(Consumer::news);
-        let taken = self.outgoing.iter().flatten().flatten().map(Producer::news);
-        News { rings: sent.chain(taken).fold(0, u64::wrapping_add), board: self.shared.board.said() }
-    }
-
-    /// Lets a rank run that the scheduler has put on this core, and goes to another one if it did: there is one for each.
-    fn part(&self) {
-        let (board, core, start) = (&self.shared.board, cores::current(), Instant::now());
-        board.waits_on(Some(core));
-        thread::yield_now();
-        if start.elapsed() > TURN && board.is_taken(core) {
-            // Said before it goes, or the other would go as well.
-            board.waits_on(None);
-            cores::leave(|core| board.is_taken(core));
-            board.waits_on(Some(cores::current()));
-        }
-    }
-
-    /// Whether something changed while this looked a bounded number of times.
-    fn changed_soon(&self) -> bool {
-        if self.spins() {
-            self.part();
-            return (0..SPINS).any(|_| {
-                std::hint::spin_loop();
-                self.news() != self.seen
-            });
-        }
-        (0..YIELDS).any(|_| {
-            thread::yield_now();
-            self.news() != self.seen
-        })
     }
 }
 
@@ -224,6 +171,29 @@ impl Transport for ShmTransport {
             self.shared.notify(to);
         }
         Ok(sent)
+    }
+
+    fn try_share(
+        &mut self,
+        first: Rank,
+        payload: ReadSpan<'_>,
+        readers: u32,
+    ) -> Result<Option<Share>, TransportError> {
+        self.share(first, payload, readers)
+    }
+
+    fn try_send_shared(
+        &mut self,
+        to: Rank,
+        header: &Header,
+        share: Share,
+        payload: ReadSpan<'_>,
+    ) -> Result<Option<MessageNumber>, TransportError> {
+        self.send_shared(to, header, share, payload)
+    }
+
+    fn end_shares(&mut self) {
+        self.outbox.iter_mut().for_each(|outbox| outbox.close());
     }
 
     fn try_send_buffered(
@@ -379,10 +349,13 @@ impl Transport for ShmTransport {
         number: MessageNumber,
         header: &Header,
         payload: ReadSpan<'_>,
-    ) -> Result<(), TransportError> {
+    ) -> Result<bool, TransportError> {
         self.check_abort()?;
         if let Some(lost) = self.lost(to) {
             return Err(lost);
+        }
+        if self.producer(to, channel).wants_shared() {
+            return self.resend_shared(to, number, header, payload);
         }
         let rank = self.rank;
         let attempt = Attempt { to, channel, number, again: true };
@@ -390,7 +363,7 @@ impl Transport for ShmTransport {
         let head = head(header, payload, damage);
         self.producer(to, channel).resend(number, payload, head).map_err(Self::broken(rank, to))?;
         self.shared.notify(to);
-        Ok(())
+        Ok(true)
     }
 
     fn withdraw(&mut self) {
@@ -405,17 +378,7 @@ impl Transport for ShmTransport {
 
     fn wait(&mut self, until: Instant) -> Result<(), TransportError> {
         self.check_abort()?;
-        if self.news() == self.seen && !self.changed_soon() {
-            let left = until.saturating_duration_since(Instant::now());
-            if self.shared.board.fall_asleep(|| self.news() == self.seen) {
-                self.look_around(left);
-                self.shared.board.wake_up();
-            }
-        }
-        if self.looked_around.elapsed() >= LOOK_AROUND {
-            self.look_around(Duration::ZERO);
-        }
-        self.seen = self.news();
+        self.wait_for_news(until);
         self.check_abort()
     }
 

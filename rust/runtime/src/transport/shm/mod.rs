@@ -10,11 +10,14 @@ mod frame;
 mod message;
 mod reasons;
 mod records;
+mod sharing;
+mod waiting;
 
 use std::time::Instant;
 
 use isobit_core::Rank;
 use isobit_sys::os::ring;
+use isobit_sys::os::segment::Layout;
 
 use super::TransportError;
 use reasons::unavailable;
@@ -37,11 +40,21 @@ pub struct ShmOptions {
 /// are then found in the cache that all cores share. To take them out of the reader's own takes twice as long.
 const LAP_BYTES_MIN: usize = 2 << 20;
 
+/// How much of what goes to several peers waits for the last of them.
+const OUTBOX_BYTES: usize = 2 << 20;
+
 impl ShmOptions {
     /// What suits so many ranks.
     pub fn for_ranks(world_size: u32) -> ShmOptions {
         let peers = world_size.saturating_sub(1).max(1) as usize;
         ShmOptions { capacities: [(LAP_BYTES_MIN / peers).max(1 << 20); 2], payload_bytes_max: 128 * 1024 }
+    }
+
+    /// What is in the memory of so many ranks. Only who has several peers sends the same to several.
+    fn layout(&self, world_size: u32) -> Layout {
+        let spare = self.payload_bytes_max;
+        let outbox = if world_size > 2 { [OUTBOX_BYTES + spare.next_multiple_of(64), spare] } else { [0; 2] };
+        Layout { world_size, capacities: self.capacities, outbox }
     }
 
     fn check(&self) -> Result<(), TransportError> {

@@ -4,7 +4,8 @@ use loom::thread;
 
 use super::explore;
 use crate::os::ring::{
-    CAPACITY_MIN, Consumer, HEAD_BYTES, Lease, Popped, Producer, modelled_words, ring_bytes, seal_of,
+    CAPACITY_MIN, Consumer, HEAD_BYTES, Lease, MAIL_BYTES, Outbox, Popped, Producer, modelled_words,
+    ring_bytes, seal_of,
 };
 use crate::os::shared::SharedBytes;
 use crate::{ReadSpan, WriteSpan};
@@ -12,7 +13,7 @@ use crate::{ReadSpan, WriteSpan};
 fn pair() -> (Producer, Consumer) {
     let memory = SharedBytes::modelled(ring_bytes(CAPACITY_MIN), modelled_words());
     // SAFETY: the memory is fresh and goes to these two only.
-    unsafe { (Producer::new(memory.clone()), Consumer::new(memory)) }
+    unsafe { (Producer::new(memory.clone()), Consumer::new(memory, None)) }
 }
 
 fn head(sum: u64, _sent: WriteSpan<'_>) -> [u8; HEAD_BYTES] {
@@ -184,6 +185,44 @@ fn an_expected_message_is_never_taken_for_a_later_one() {
                 thread::yield_now();
             }
             assert_eq!(bytes, payload(seal, len));
+        }
+        sending.join().unwrap();
+    });
+}
+
+/// The outbox holds one payload, and the next waits until both peers have read it.
+#[test]
+fn a_shared_payload_is_written_over_only_after_its_last_reader() {
+    const LEN: usize = MAIL_BYTES + 24;
+    explore(|| {
+        let outbox = SharedBytes::modelled(LEN, []);
+        let rings = [(); 2].map(|()| SharedBytes::modelled(ring_bytes(CAPACITY_MIN), modelled_words()));
+        // SAFETY: the memory is fresh, and each ring goes to these two only.
+        let mut consumers = rings.clone().map(|ring| unsafe { Consumer::new(ring, Some(outbox.clone())) });
+        let sending = thread::spawn(move || {
+            // SAFETY: as above; nobody else has the outbox.
+            let mut producers = rings.map(|ring| unsafe { Producer::new(ring) });
+            // SAFETY: as above.
+            let mut outbox = unsafe { Outbox::new(outbox, 0) };
+            for number in 0..2 {
+                let bytes = payload(number, LEN);
+                let share = loop {
+                    outbox.free(|peer, end| producers[peer].is_given_back(end)).unwrap();
+                    match outbox.share(ReadSpan::from(&bytes[..]), 2, &mut producers[0]) {
+                        Some(share) => break share,
+                        None => thread::yield_now(),
+                    }
+                };
+                for (peer, producer) in producers.iter_mut().enumerate() {
+                    let head = |sum, _: Option<WriteSpan<'_>>| head(sum, WriteSpan::from(&mut [][..]));
+                    producer.try_push_shared(&mut outbox, share, peer, 0, head).unwrap().unwrap();
+                }
+            }
+        });
+        for number in 0..2 {
+            for consumer in &mut consumers {
+                assert_eq!(pop(consumer).payload().to_vec(), payload(number, LEN));
+            }
         }
         sending.join().unwrap();
     });

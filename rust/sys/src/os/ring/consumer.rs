@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use super::lease::{Lease, Leases};
 use super::pace::Pace;
 use super::{
-    ALIGN, BASE, CACHED, CACHED_PACE, COPIES, COPIES_BYTES, HEAD, HEAD_BYTES, KIND, MAIL, MAIL_BYTES,
-    MAIL_SEAL, MAIL_WORDS, MARK, NO_COPY, PAYLOAD_AT, PREFIX_BYTES, RESENT, Ring, RingError, STREAMED,
+    ALIGN, BASE, CACHED_PACE, COPIES, COPIES_BYTES, HEAD, HEAD_BYTES, KIND, MAIL, MAIL_BYTES, MAIL_SEAL,
+    MAIL_WORDS, MARK, NO_COPY, PAYLOAD_AT, PLACE, PREFIX_BYTES, Payload, RESENT, Ring, RingError,
     STREAMED_PACE, TAIL, Turn, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured,
-    mailed, payload_bytes_max, seal_of,
+    mailed, of_kind, payload_bytes_max, seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
@@ -47,14 +47,21 @@ pub enum Popped<T, E> {
 }
 
 impl Consumer {
-    /// The consumer of the ring in `memory`.
+    /// The consumer of the ring in `memory`, whose producer may have an outbox.
     ///
     /// # Safety
     /// `memory` is all zero except for what its producer wrote, is a ring and nothing else, and has no
-    /// other consumer.
-    pub(crate) unsafe fn new(memory: SharedBytes) -> Consumer {
+    /// other consumer. The outbox is its producer's.
+    pub(crate) unsafe fn new(memory: SharedBytes, outbox: Option<SharedBytes>) -> Consumer {
         let leases = Arc::new(Leases::new());
-        Consumer { ring: Ring::new(memory), next: 0, number: 0, asked: None, leases, pace: Pace::default() }
+        Consumer {
+            ring: Ring::new(memory, outbox),
+            next: 0,
+            number: 0,
+            asked: None,
+            leases,
+            pace: Pace::default(),
+        }
     }
 
     /// The next message, if it is there. `check` gets its head, its payload's length and the
@@ -69,7 +76,7 @@ impl Consumer {
         let Some(found) = self.find()? else { return Ok(Popped::Empty) };
         let head = self.head();
         let sum = self.read_with(&found, checksum::of);
-        match check(&head, found.payload_bytes, sum) {
+        match check(&head, found.payload.bytes, sum) {
             Ok(checked) => Ok(Popped::Frame(checked, self.lend(&found, None))),
             Err(error) => match found.copy {
                 Some(copy) => self.take_copy(&found, copy, check),
@@ -119,9 +126,9 @@ impl Consumer {
                 return Ok(true);
             }
         }
-        let found = match self.foresee(turn, tail, out.len())? {
+        let found = match self.foresee(turn, tail, out.len(), false)? {
             Some(found) => Some(found),
-            None => self.find()?.filter(|found| found.payload_bytes == out.len()),
+            None => self.find()?.filter(|found| found.payload.bytes == out.len()),
         };
         let Some(found) = found else { return Ok(false) };
         let is_intact = seal(self.read_with(&found, |payload| checksum::copy(payload, out))) == found.seal;
@@ -151,12 +158,12 @@ impl Consumer {
             return Ok(Look::Nothing);
         }
         let is_marked = payload_bytes > MAIL_BYTES && turn.word(MARK).load(Relaxed) == mark;
-        let foreseen = if is_marked { self.foresee(turn, tail, payload_bytes)? } else { None };
+        let foreseen = if is_marked { self.foresee(turn, tail, payload_bytes, true)? } else { None };
         let found = match foreseen {
             Some(found) => found,
             None => match self.find()? {
                 None => return Ok(Look::Nothing),
-                Some(found) if found.payload_bytes == payload_bytes && is_expected(&self.head()) => found,
+                Some(found) if found.payload.bytes == payload_bytes && is_expected(&self.head()) => found,
                 Some(_) => return Ok(Look::Other),
             },
         };
@@ -170,20 +177,29 @@ impl Consumer {
 
     /// Where the next message must be if it is of this length and no message has come after it: told without its
     /// prefix, whose line would have to be waited for. The mail that its seal is from may be a later message's: then
-    /// no payload has it.
+    /// no payload has it. Only one whose mark was the expected one `may_be_shared`: else the mail may be any payload.
     #[inline]
-    fn foresee(&self, turn: Turn<'_>, tail: u64, payload_bytes: usize) -> Result<Option<Found>, RingError> {
+    fn foresee(
+        &self,
+        turn: Turn<'_>,
+        tail: u64,
+        payload_bytes: usize,
+        may_be_shared: bool,
+    ) -> Result<Option<Found>, RingError> {
         self.check_tail(tail)?;
+        let kind = u32::try_from(turn.word(KIND).load(Relaxed)).ok().and_then(of_kind);
+        let (way, is_shared) = kind.filter(|_| may_be_shared).unwrap_or((Way::Cached, false));
+        let mut payload = Payload { place: 0, bytes: payload_bytes, way, is_shared };
         let place = self.ring.place(self.base()?, self.next);
-        let (left, frame) = (self.ring.capacity - place, frame_bytes(payload_bytes));
+        let (left, frame) = (self.ring.capacity - place, payload.frame_bytes());
         let (start, place) = if frame > left { (self.next + left as u64, 0) } else { (self.next, place) };
         let end = start + frame as u64;
-        if end != tail {
+        payload.place = if is_shared { turn.word(PLACE).load(Relaxed) as usize } else { place + PAYLOAD_AT };
+        if end != tail || (is_shared && !self.ring.is_in_outbox(payload.place, payload_bytes)) {
             return Ok(None);
         }
-        let way = if turn.word(KIND).load(Relaxed) == STREAMED.into() { Way::Streamed } else { Way::Cached };
         let seal = turn.word(MAIL_SEAL).load(Relaxed).wrapping_sub(self.number);
-        Ok(Some(Found { place, payload_bytes, way, copy: None, seal, end }))
+        Ok(Some(Found { payload, copy: None, seal, end }))
     }
 
     /// From where the place of the next frame is counted, when a tail behind it was seen.
@@ -226,15 +242,15 @@ impl Consumer {
         place: u64,
         check: impl Fn(&[u8; HEAD_BYTES], usize, u64) -> Result<T, E>,
     ) -> Result<Popped<T, E>, RingError> {
-        let bytes = HEAD_BYTES + found.payload_bytes;
+        let bytes = HEAD_BYTES + found.payload.bytes;
         if COPIES_BYTES.checked_sub(bytes).is_none_or(|last| place > last as u64) {
             return Err(damaged("copy", format!("{bytes} bytes at {place} of {COPIES_BYTES}")));
         }
-        let (mut head, mut payload) = ([0; HEAD_BYTES], vec![0; found.payload_bytes]);
+        let (mut head, mut payload) = ([0; HEAD_BYTES], vec![0; found.payload.bytes]);
         // SAFETY: the message is sent and not verified: its copy is the consumer's.
         let copy = unsafe { self.ring.memory.reading(COPIES + place as usize, bytes) };
         copy.slice(0, HEAD_BYTES).read(&mut head);
-        copy.slice(HEAD_BYTES, found.payload_bytes).read(&mut payload);
+        copy.slice(HEAD_BYTES, found.payload.bytes).read(&mut payload);
         if seal_of(&head) != found.seal {
             return Err(damaged(
                 "copy",
@@ -242,7 +258,7 @@ impl Consumer {
             ));
         }
         let sum = checksum::of(ReadSpan::from(&payload[..]));
-        Ok(match check(&head, found.payload_bytes, sum) {
+        Ok(match check(&head, found.payload.bytes, sum) {
             Ok(checked) => Popped::Frame(checked, self.lend(found, Some(payload))),
             Err(error) => Popped::DamagedTwice(self.number, error),
         })
@@ -251,12 +267,13 @@ impl Consumer {
     /// Lets `read` read a payload where it lies, and may tell the producer how long that took.
     #[inline]
     fn read_with<T>(&mut self, found: &Found, read: impl FnOnce(ReadSpan<'_>) -> T) -> T {
-        let start = is_measured(self.number, found.payload_bytes).then(ticks);
-        // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, and only read.
-        let answer = read(unsafe { self.ring.reading(found.place + PAYLOAD_AT, found.payload_bytes) });
+        let start = is_measured(self.number, found.payload.bytes).then(ticks);
+        // SAFETY: the frame lies between `head` and `tail`: it is the consumer's, with what it names in an outbox, and
+        // only read.
+        let answer = read(unsafe { self.ring.payload(found.payload) });
         if let Some(start) = start {
-            let word = if found.way == Way::Streamed { STREAMED_PACE } else { CACHED_PACE };
-            self.ring.store(word, self.pace.took(found.way, found.payload_bytes, ticks() - start));
+            let word = if found.payload.way == Way::Streamed { STREAMED_PACE } else { CACHED_PACE };
+            self.ring.store(word, self.pace.took(found.payload.way, found.payload.bytes, ticks() - start));
         }
         answer
     }
@@ -284,23 +301,28 @@ impl Consumer {
             }
             (kind, payload_bytes, [number, seal, copy]) = self.read_prefix(place);
         }
-        let way = match kind {
-            CACHED => Some(Way::Cached),
-            STREAMED => Some(Way::Streamed),
-            _ => None,
-        };
+        let payload = of_kind(kind).map(|(way, is_shared)| Payload {
+            // A shared one has no copy, and its place there.
+            place: if is_shared { copy as usize } else { place + PAYLOAD_AT },
+            bytes: payload_bytes,
+            way,
+            is_shared,
+        });
         let left = ((tail - start) as usize).min(capacity - place);
-        let fits = payload_bytes <= payload_bytes_max(capacity) && frame_bytes(payload_bytes) <= left;
-        let Some(way) = way.filter(|_| number == self.number && fits) else {
+        let fits = |payload: &Payload| match payload.is_shared {
+            true => self.ring.is_in_outbox(payload.place, payload_bytes) && frame_bytes(0) <= left,
+            false => payload_bytes <= payload_bytes_max(capacity) && frame_bytes(payload_bytes) <= left,
+        };
+        let Some(payload) = payload.filter(|payload| number == self.number && fits(payload)) else {
             let detail = format!(
                 "kind {kind:08x}, message {number} of {payload_bytes} bytes where message {} of at most {left} can be",
                 self.number
             );
             return Err(damaged("frame", detail));
         };
-        let end = start + frame_bytes(payload_bytes) as u64;
-        let copy = Some(copy).filter(|copy| *copy != NO_COPY);
-        Ok(Some(Found { place, payload_bytes, way, copy, seal, end }))
+        let end = start + payload.frame_bytes() as u64;
+        let copy = Some(copy).filter(|copy| *copy != NO_COPY && !payload.is_shared);
+        Ok(Some(Found { payload, copy, seal, end }))
     }
 
     /// Whether the producer can have come so far.
@@ -325,11 +347,11 @@ impl Consumer {
     }
 
     fn lend(&mut self, found: &Found, copied: Option<Vec<u8>>) -> Lease {
-        let (number, &Found { place, payload_bytes, end, .. }) = (self.number, found);
+        let (number, &Found { payload, end, .. }) = (self.number, found);
         self.leases.lend(number, end);
         self.advance(end);
         let (ring, leases) = (self.ring.clone(), Arc::clone(&self.leases));
-        Lease { ring, leases, number, place, payload_bytes, copied }
+        Lease { ring, leases, number, payload, copied }
     }
 
     /// Goes past a message of which nothing is needed any more.
@@ -356,11 +378,9 @@ fn read_mail(turn: Turn<'_>, out: WriteSpan<'_>) {
     out.write(&words.as_flattened()[..out.len()]);
 }
 
-/// The next frame: where its prefix is, what that says, and where the frame ends.
+/// The next frame: what its prefix says, and where the frame ends.
 struct Found {
-    place: usize,
-    payload_bytes: usize,
-    way: Way,
+    payload: Payload,
     /// Where among the copies it is once more.
     copy: Option<u64>,
     seal: u64,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, PoisonError};
 
-use super::{HEAD, PAYLOAD_AT, Ring};
+use super::{HEAD, Payload, Ring};
 use crate::ReadSpan;
 use crate::os::sync::{AtomicU64, Mutex, MutexGuard};
 
@@ -87,8 +87,7 @@ pub struct Lease {
     pub(super) ring: Ring,
     pub(super) leases: Arc<Leases>,
     pub(super) number: u64,
-    pub(super) place: usize,
-    pub(super) payload_bytes: usize,
+    pub(super) payload: Payload,
     /// The payload, if it is that of a message's copy.
     pub(super) copied: Option<Vec<u8>>,
 }
@@ -99,9 +98,9 @@ impl Lease {
     pub fn payload(&self) -> ReadSpan<'_> {
         match &self.copied {
             Some(bytes) => ReadSpan::from(&bytes[..]),
-            // SAFETY: the frame stays the consumer's until `head` passes it, which this lease prevents,
-            // and no one else writes it.
-            None => unsafe { self.ring.reading(self.place + PAYLOAD_AT, self.payload_bytes) },
+            // SAFETY: the frame, and what it names in an outbox, stays the consumer's until `head` passes it, which
+            // this lease prevents, and no one else writes it.
+            None => unsafe { self.ring.payload(self.payload) },
         }
     }
 }
@@ -114,6 +113,6 @@ impl Drop for Lease {
 
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "message {} of {} bytes", self.number, self.payload_bytes)
+        write!(f, "message {} of {} bytes", self.number, self.payload.bytes)
     }
 }

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0, 128 | tail: bytes ever produced, at 0 after an even message, at 128 after an odd one | producer |
 //! | 8 | resent: 1 + the last message that was sent again | producer |
-//! | 16, 144 | mail: of the latest even, or odd, message the seal, and up to 104 bytes of payload, filled up to 40, 64 or 104; of a longer one its kind and its mark | producer |
+//! | 16, 144 | mail: of the latest even, or odd, message the seal, and up to 104 bytes of payload, filled up to 40, 64 or 104; of a longer one its kind, its mark and its place | producer |
 //! | 136 | base: where the place of a position is counted from | producer |
 //! | 256 | head: bytes ever given back | consumer |
 //! | 264 | verified: messages ever verified | consumer |
@@ -25,7 +25,10 @@
 //! start, after a prefix of kind `WRAP`. A frame of at most half the capacity therefore fits into an
 //! empty ring, wherever its end is.
 //!
-//! The payload of a frame of kind `STREAMED` was written past the caches (`pace.rs` says when that is better): those
+//! A frame of kind `SHARED` has no payload: that lies in its sender's outbox (`outbox.rs`), and the last word of the prefix
+//! is its place there.
+//!
+//! The payload of a frame of kind `STREAMED` or `SHARED_STREAMED` was written past the caches (`pace.rs` says when that is better): those
 //! stores are over, by a fence, before the tail is stored.
 //!
 //! The producer keeps a payload until it is verified. If it can't (its operation failed), it says so in `withdrawn`
@@ -52,7 +55,7 @@
 //! At any time each data byte belongs to one side, and only that side touches it.
 //! - Bytes `tail..head + capacity` are the producer's. It writes frames there and then stores
 //!   `tail` with Release; the consumer loads it with Acquire, so it sees the frames whole.
-//! - Bytes `head..tail` are the consumer's, lent or not. It stores `head` with Release after the last
+//! - Bytes `head..tail` are the consumer's, lent or not, and with a frame of them what it names in an outbox. It stores `head` with Release after the last
 //!   lease up to there was dropped; the producer loads it with Acquire, so every read is over
 //!   before a byte is written again. Leases may end in any order; `head` passes the first that is
 //!   still held never.
@@ -80,6 +83,7 @@
 
 mod consumer;
 mod lease;
+mod outbox;
 mod pace;
 mod producer;
 
@@ -92,6 +96,7 @@ use crate::{ReadSpan, WriteSpan};
 
 pub use consumer::{Consumer, Look, Popped};
 pub use lease::Lease;
+pub use outbox::{Outbox, Share};
 pub use pace::Way;
 pub use producer::Producer;
 
@@ -110,9 +115,10 @@ const MAIL: usize = 24;
 const MAIL_WORDS: usize = 13;
 /// The longest payload that is in the mail: a longer message has a mark.
 pub const MAIL_BYTES: usize = MAIL_WORDS * 8;
-/// In the mail's place, of longer ones: the kind of its frame, and its mark.
+/// In the mail's place, of longer ones: the kind of its frame, its mark, and where in an outbox it is.
 const KIND: usize = MAIL;
 const MARK: usize = MAIL + 8;
+const PLACE: usize = MAIL + 16;
 /// So much of the mail is in the line of the tail.
 const FIRST_LINE_BYTES: usize = ALIGN - MAIL;
 const HEAD: usize = 256;
@@ -142,12 +148,44 @@ const PAYLOAD_AT: usize = ALIGN;
 const CACHED: u32 = 0x4652_414d;
 const WRAP: u32 = 0x5752_4150;
 const STREAMED: u32 = 0x5354_524d;
+const SHARED: u32 = 0x5348_4152;
+const SHARED_STREAMED: u32 = 0x5353_4852;
 
-/// The kind of a frame whose payload went this way.
-fn kind_of(way: Way) -> u32 {
-    match way {
-        Way::Cached => CACHED,
-        Way::Streamed => STREAMED,
+/// Where a message's payload is, and how it came there.
+#[derive(Clone, Copy, Debug)]
+struct Payload {
+    /// Among the ring's data, or in the sender's outbox.
+    place: usize,
+    bytes: usize,
+    way: Way,
+    is_shared: bool,
+}
+
+impl Payload {
+    /// The kind of its frame.
+    fn kind(self) -> u32 {
+        match (self.is_shared, self.way) {
+            (false, Way::Cached) => CACHED,
+            (false, Way::Streamed) => STREAMED,
+            (true, Way::Cached) => SHARED,
+            (true, Way::Streamed) => SHARED_STREAMED,
+        }
+    }
+
+    /// Bytes of its frame.
+    fn frame_bytes(self) -> usize {
+        frame_bytes(if self.is_shared { 0 } else { self.bytes })
+    }
+}
+
+/// What a kind of frame says of its payload: the way, and whether it is shared.
+fn of_kind(kind: u32) -> Option<(Way, bool)> {
+    match kind {
+        CACHED => Some((Way::Cached, false)),
+        STREAMED => Some((Way::Streamed, false)),
+        SHARED => Some((Way::Cached, true)),
+        SHARED_STREAMED => Some((Way::Streamed, true)),
+        _ => None,
     }
 }
 
@@ -200,20 +238,22 @@ fn damaged(what: &'static str, detail: String) -> RingError {
 pub fn pair(capacity: usize) -> (Producer, Consumer) {
     let memory = SharedBytes::zeroed(ring_bytes(capacity));
     // SAFETY: the memory is fresh and goes to these two only.
-    unsafe { (Producer::new(memory.clone()), Consumer::new(memory)) }
+    unsafe { (Producer::new(memory.clone()), Consumer::new(memory, None)) }
 }
 
 #[derive(Clone)]
 struct Ring {
     memory: SharedBytes,
     capacity: usize,
+    /// The producer's outbox, where the consumer can read it.
+    outbox: Option<SharedBytes>,
 }
 
 impl Ring {
-    fn new(memory: SharedBytes) -> Ring {
+    fn new(memory: SharedBytes, outbox: Option<SharedBytes>) -> Ring {
         let capacity = memory.len() - CONTROL_BYTES;
         assert!(capacity >= CAPACITY_MIN && capacity.is_multiple_of(ALIGN), "{capacity} bytes are no ring");
-        Ring { memory, capacity }
+        Ring { memory, capacity, outbox }
     }
 
     fn load(&self, word: usize) -> u64 {
@@ -238,6 +278,26 @@ impl Ring {
     unsafe fn reading(&self, place: usize, len: usize) -> ReadSpan<'_> {
         // SAFETY: the caller's promise; the control words lie before, and nothing behind.
         unsafe { self.memory.reading(CONTROL_BYTES.saturating_add(place), len) }
+    }
+
+    /// A payload that is inside, to read.
+    ///
+    /// # Safety
+    /// As [`SharedBytes::reading`].
+    #[inline]
+    unsafe fn payload(&self, payload: Payload) -> ReadSpan<'_> {
+        match &self.outbox {
+            // SAFETY: the caller's promise.
+            Some(outbox) if payload.is_shared => unsafe { outbox.reading(payload.place, payload.bytes) },
+            // SAFETY: as above.
+            _ => unsafe { self.reading(payload.place, payload.bytes) },
+        }
+    }
+
+    /// Whether a shared payload is inside the outbox.
+    fn is_in_outbox(&self, place: usize, bytes: usize) -> bool {
+        let end = place.checked_add(bytes);
+        self.outbox.as_ref().is_some_and(|outbox| end.is_some_and(|end| end <= outbox.len()))
     }
 
     /// The data `place..place + len`, to write.
@@ -268,6 +328,8 @@ impl Ring {
 
 #[cfg(test)]
 mod expected_tests;
+#[cfg(test)]
+mod outbox_tests;
 #[cfg(test)]
 mod tests;
 

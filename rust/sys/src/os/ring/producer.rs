@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use super::pace::{Choice, Pace};
 use super::{
     ALIGN, BASE, BUFFERED_BYTES_MAX, CACHED_PACE, COPIES, COPIES_BYTES, FIRST_LINE_BYTES, HEAD, HEAD_BYTES,
-    HEADS_KEPT, KIND, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, MARK, NO_COPY, PAYLOAD_AT, RESENT, Ring,
-    RingError, STREAM_BYTES_MIN, STREAMED_PACE, TAIL, Turn, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged,
-    frame_bytes, is_measured, kind_of, mailed, payload_bytes_max, seal_of,
+    HEADS_KEPT, KIND, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, MARK, NO_COPY, PAYLOAD_AT, PLACE, Payload,
+    RESENT, Ring, RingError, STREAM_BYTES_MIN, STREAMED_PACE, TAIL, Turn, VERIFIED, WANTED, WITHDRAWN, WRAP,
+    Way, damaged, frame_bytes, is_measured, mailed, payload_bytes_max, seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
@@ -29,24 +29,40 @@ pub struct Producer {
     verified: u64,
     resent: u64,
     /// Messages that may be wanted again, oldest first; the last has number `sent - 1`.
-    kept: VecDeque<Kept>,
+    pub(super) kept: VecDeque<Kept>,
     /// Where the latest copy ends.
     copied: usize,
-    sent: u64,
-    choice: Choice,
+    pub(super) sent: u64,
+    pub(super) choice: Choice,
     /// The way that a test wants them to go.
     only: Option<Way>,
     /// See [`Producer::stay_warm`].
     stays_warm: bool,
 }
 
-struct Kept {
+/// A message that may be wanted again.
+pub(super) struct Kept {
+    /// Where its frame begins.
     place: usize,
-    payload_bytes: usize,
-    way: Way,
+    /// Where that ends.
+    pub(super) end: u64,
+    pub(super) payload: Payload,
     /// Where its copy begins, if it is buffered.
     copy: Option<usize>,
     is_withdrawn: bool,
+}
+
+impl Kept {
+    pub(super) fn new(Room { place, end }: Room, payload: Payload, copy: Option<usize>) -> Kept {
+        Kept { place, end, payload, copy, is_withdrawn: false }
+    }
+}
+
+/// Room for a frame.
+pub(super) struct Room {
+    place: usize,
+    /// The position behind it.
+    end: u64,
 }
 
 /// After so many bytes of small messages a producer goes back to the start of a ring that is empty, and with its copies
@@ -64,7 +80,7 @@ impl Producer {
     /// `memory` is all zero except for what its consumer wrote, is a ring and nothing else, and has no
     /// other producer.
     pub(crate) unsafe fn new(memory: SharedBytes) -> Producer {
-        let ring = Ring::new(memory);
+        let ring = Ring::new(memory, None);
         Producer {
             ring,
             base: 0,
@@ -149,10 +165,25 @@ impl Producer {
         head: impl FnOnce(u64, [WriteSpan<'_>; 2]) -> [u8; HEAD_BYTES],
         copy: Option<usize>,
     ) -> Result<Option<u64>, RingError> {
-        let capacity = self.ring.capacity;
-        assert!(payload.len() <= payload_bytes_max(capacity), "a payload that always fits");
-        let frame = frame_bytes(payload.len());
+        assert!(payload.len() <= payload_bytes_max(self.ring.capacity), "a payload that always fits");
         let stays_warm = self.stays_warm || payload.len() <= WARM_PAYLOAD_MAX;
+        let Some(room) = self.make_room(frame_bytes(payload.len()), stays_warm)? else { return Ok(None) };
+        let way = self.way(payload.len());
+        let (place, bytes) = (room.place + PAYLOAD_AT, payload.len());
+        let kept = Kept::new(room, Payload { place, bytes, way, is_shared: false }, copy);
+        let start = is_measured(self.sent, payload.len()).then(ticks);
+        let seal = self.write_frame(&kept, self.sent, payload, head);
+        if let Some(start) = start {
+            self.choice.took(way, payload.len(), ticks() - start);
+        }
+        self.copied = copy.map_or(self.copied, |copy| copy + HEAD_BYTES + payload.len());
+        Ok(Some(self.send(kept, seal, mark, stays_warm)))
+    }
+
+    /// Room for a frame of so many bytes and for one more message, if there is any.
+    #[inline]
+    pub(super) fn make_room(&mut self, frame: usize, stays_warm: bool) -> Result<Option<Room>, RingError> {
+        let capacity = self.ring.capacity;
         if stays_warm {
             self.rewind()?;
         }
@@ -163,34 +194,29 @@ impl Producer {
         if !self.has_room(needed)? || !(kept(self) || self.verified().map(|_| kept(self))?) {
             return Ok(None);
         }
-        let place = if wraps {
+        if wraps {
             self.write_prefix(place, WRAP, 0, [0; 3]);
-            0
-        } else {
-            place
-        };
-        let way = self.way(payload.len());
-        let kept = Kept { place, payload_bytes: payload.len(), way, copy, is_withdrawn: false };
-        let start = is_measured(self.sent, payload.len()).then(ticks);
-        let seal = self.write_frame(&kept, self.sent, payload, head);
-        if let Some(start) = start {
-            self.choice.took(way, payload.len(), ticks() - start);
         }
-        self.copied = copy.map_or(self.copied, |copy| copy + HEAD_BYTES + payload.len());
+        Ok(Some(Room { place: if wraps { 0 } else { place }, end: self.tail + needed as u64 }))
+    }
+
+    /// Sends the next message, which has been written: its number.
+    #[inline]
+    pub(super) fn send(&mut self, kept: Kept, seal: u64, mark: u64, stays_warm: bool) -> u64 {
         self.write_mail(&kept, self.sent, seal, mark);
+        self.tail = kept.end;
         self.kept.push_back(kept);
-        self.tail += needed as u64;
         if !stays_warm {
             self.run = self.tail;
         }
         self.ring.in_turn(self.sent).word(TAIL).store(self.tail, Release);
         self.sent += 1;
-        Ok(Some(self.sent - 1))
+        self.sent - 1
     }
 
     /// The way that a payload of so many bytes goes.
     #[inline]
-    fn way(&mut self, payload_bytes: usize) -> Way {
+    pub(super) fn way(&mut self, payload_bytes: usize) -> Way {
         if let Some(only) = self.only {
             return only;
         }
@@ -275,11 +301,16 @@ impl Producer {
     ) -> Result<(), RingError> {
         assert_eq!(self.resend_wanted()?, Some(number), "only a message that is wanted is sent again");
         let kept = self.kept.front().expect("what is not verified is kept");
-        assert_eq!(payload.len(), kept.payload_bytes, "the same message is sent again");
+        assert_eq!(payload.len(), kept.payload.bytes, "the same message is sent again");
         self.write_frame(kept, number, payload, |sum, [sent, _]| head(sum, sent));
+        self.say_resent(number);
+        Ok(())
+    }
+
+    /// Says that a message has been written again.
+    pub(super) fn say_resent(&mut self, number: u64) {
         self.resent = number + 1;
         self.ring.store(RESENT, self.resent);
-        Ok(())
     }
 
     /// Goes back to the start of the ring after a run of small messages, if nothing is left in it. After large ones
@@ -292,6 +323,11 @@ impl Producer {
             self.ring.store(BASE, self.base);
         }
         Ok(())
+    }
+
+    /// Whether the consumer has given the room up to this position back.
+    pub fn is_given_back(&mut self, end: u64) -> Result<bool, RingError> {
+        Ok(self.head >= end || self.find_head()? >= end)
     }
 
     #[inline]
@@ -338,8 +374,8 @@ impl Producer {
         }
         // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
         // by `wanted`, and this thread has no other span over it.
-        let sent = unsafe { self.ring.writing(kept.place + PAYLOAD_AT, payload.len()) };
-        let sum = match kept.way {
+        let sent = unsafe { self.ring.writing(kept.payload.place, payload.len()) };
+        let sum = match kept.payload.way {
             Way::Cached => checksum::copy(payload, sent),
             Way::Streamed => checksum::stream(payload, sent),
         };
@@ -347,12 +383,19 @@ impl Producer {
         if let Some(copy) = copy {
             copy.slice(0, HEAD_BYTES).write(&head);
         }
+        self.write_head(kept, number, &head)
+    }
+
+    /// Writes a message's head and what stands before its payload: its seal.
+    #[inline]
+    pub(super) fn write_head(&self, kept: &Kept, number: u64, head: &[u8; HEAD_BYTES]) -> u64 {
         // SAFETY: the message is not sent yet, or handed back, and all 128 before it are verified: the
         // head's place is the producer's.
-        unsafe { self.ring.memory.writing(Ring::head_at(number), HEAD_BYTES) }.write(&head);
-        let seal = seal_of(&head);
-        let words = [number, seal, kept.copy.map_or(NO_COPY, |at| at as u64)];
-        self.write_prefix(kept.place, kind_of(kept.way), payload.len() as u32, words);
+        unsafe { self.ring.memory.writing(Ring::head_at(number), HEAD_BYTES) }.write(head);
+        let (seal, payload) = (seal_of(head), kept.payload);
+        let place = if payload.is_shared { Some(payload.place) } else { kept.copy };
+        let words = [number, seal, place.map_or(NO_COPY, |at| at as u64)];
+        self.write_prefix(kept.place, payload.kind(), payload.bytes as u32, words);
         seal
     }
 
@@ -360,14 +403,16 @@ impl Producer {
     /// a message's seal is that message's. Of a large one what its consumer has to know before it reads it.
     #[inline]
     fn write_mail(&self, kept: &Kept, number: u64, seal: u64, mark: u64) {
-        let (turn, &Kept { place, payload_bytes, way, .. }) = (self.ring.in_turn(number), kept);
+        let (turn, payload) = (self.ring.in_turn(number), kept.payload);
+        let (place, payload_bytes) = (payload.place, payload.bytes);
         turn.word(MAIL_SEAL).store(mailed(seal, number), Relaxed);
         if payload_bytes == 0 {
             return;
         }
         if payload_bytes > MAIL_BYTES {
-            turn.word(KIND).store(kind_of(way).into(), Relaxed);
+            turn.word(KIND).store(payload.kind().into(), Relaxed);
             turn.word(MARK).store(mark, Relaxed);
+            turn.word(PLACE).store(place as u64, Relaxed);
             return;
         }
         // A fixed number of words needs no loop, and a frame has whole lines.
@@ -384,7 +429,7 @@ impl Producer {
     fn post<const WORDS: usize>(&self, place: usize, turn: Turn<'_>) {
         let mut words = [[0; 8]; WORDS];
         // SAFETY: the frame that was just written, which has as many lines as this takes; it is not sent yet.
-        unsafe { self.ring.reading(place + PAYLOAD_AT, WORDS * 8) }.read(words.as_flattened_mut());
+        unsafe { self.ring.reading(place, WORDS * 8) }.read(words.as_flattened_mut());
         for (word, bytes) in words.into_iter().enumerate() {
             turn.word(MAIL + word * 8).store(u64::from_le_bytes(bytes), Relaxed);
         }

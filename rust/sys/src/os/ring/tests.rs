@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::*;
 use crate::{ReadSpan, WriteSpan};
 
-fn head(sum: u64, _sent: WriteSpan<'_>) -> [u8; HEAD_BYTES] {
+pub(super) fn head(sum: u64, _sent: WriteSpan<'_>) -> [u8; HEAD_BYTES] {
     let mut head = [7; HEAD_BYTES];
     head[..8].copy_from_slice(&sum.to_le_bytes());
     head
 }
 
-fn check(head: &[u8; HEAD_BYTES], _payload_bytes: usize, sum: u64) -> Result<(), u64> {
+pub(super) fn check(head: &[u8; HEAD_BYTES], _payload_bytes: usize, sum: u64) -> Result<(), u64> {
     let sent = u64::from_le_bytes(head[..8].try_into().unwrap());
     if sent == sum { Ok(()) } else { Err(sum) }
 }
@@ -27,7 +27,7 @@ fn push(producer: &mut Producer, bytes: &[u8]) -> Option<u64> {
     producer.try_push(ReadSpan::from(bytes), 0, head).unwrap()
 }
 
-fn pop(consumer: &mut Consumer) -> Option<Lease> {
+pub(super) fn pop(consumer: &mut Consumer) -> Option<Lease> {
     match consumer.try_pop(check).unwrap() {
         Popped::Empty => None,
         Popped::Frame((), lease) => Some(lease),
@@ -238,7 +238,7 @@ fn messages_go_the_way_that_their_consumer_finds_faster() {
             let lease = pop(&mut consumer).unwrap();
             let mut kind = [0; 4];
             // SAFETY: the frame is lent, and its prefix is only read.
-            unsafe { consumer.ring.reading(lease.place, kind.len()) }.read(&mut kind);
+            unsafe { consumer.ring.reading(lease.payload.place - PAYLOAD_AT, kind.len()) }.read(&mut kind);
             *found = u32::from_le_bytes(kind);
         }
         assert!(kinds.contains(&CACHED) && kinds.contains(&STREAMED), "both are tried");

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use isobit_core::Rank;
 use isobit_sys::os;
-use isobit_sys::os::segment::{Layout, Segment};
+use isobit_sys::os::segment::Segment;
 use isobit_sys::os::socket::Socket;
 use isobit_sys::os::wake::Bell;
 
@@ -94,8 +94,9 @@ fn take(
     for (capacity, sent) in capacities.iter_mut().zip(welcome.capacities) {
         *capacity = usize::try_from(sent).map_err(|_| foreign())?;
     }
-    ShmOptions { capacities, payload_bytes_max: welcome.payload_bytes_max as usize }.check()?;
-    let layout = Layout { world_size: config.world_size, capacities };
+    let options = ShmOptions { capacities, payload_bytes_max: welcome.payload_bytes_max as usize };
+    options.check()?;
+    let layout = options.layout(config.world_size);
     let segment =
         Segment::attach(memory.as_fd(), layout, config.rank).map_err(|e| segment_error(e, config))?;
     let mut members = BTreeMap::new();

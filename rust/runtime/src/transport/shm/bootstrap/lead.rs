@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use isobit_core::Rank;
 use isobit_core::wire::WIRE_VERSION;
 use isobit_sys::os;
-use isobit_sys::os::segment::{self, Layout, Segment};
+use isobit_sys::os::segment::{self, Segment};
 use isobit_sys::os::socket::{Listener, Socket};
 use isobit_sys::os::wake::Bell;
 
@@ -199,7 +199,7 @@ impl<'a, 'p> Leader<'a, 'p> {
             payload_bytes_max: options.payload_bytes_max as u32,
             cores: thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
         };
-        let layout = Layout { world_size: config.world_size, capacities: options.capacities };
+        let layout = options.layout(config.world_size);
         let memory = segment::create(layout).map_err(|e| segment_error(e, config))?;
         let attached = Segment::attach(memory.as_fd(), layout, 0).map_err(|e| segment_error(e, config))?;
         for (to, (_, socket)) in &self.members {
