@@ -188,7 +188,8 @@ impl Consumer {
     ) -> Result<Option<Found>, RingError> {
         self.check_tail(tail)?;
         let kind = u32::try_from(turn.word(KIND).load(Relaxed)).ok().and_then(of_kind);
-        let (way, is_shared) = kind.filter(|_| may_be_shared).unwrap_or((Way::Cached, false));
+        let (way, is_shared) = kind.unwrap_or((Way::Cached, false));
+        let is_shared = is_shared && may_be_shared;
         let mut payload = Payload { place: 0, bytes: payload_bytes, way, is_shared };
         let place = self.ring.place(self.base()?, self.next);
         let (left, frame) = (self.ring.capacity - place, payload.frame_bytes());

@@ -104,6 +104,32 @@ fn a_long_message_with_another_mark_is_judged_by_its_head_before_it_is_read() {
 }
 
 #[test]
+fn what_an_expected_message_took_counts_for_the_way_that_it_went() {
+    for (way, known, unknown) in
+        [(Way::Cached, CACHED_PACE, STREAMED_PACE), (Way::Streamed, STREAMED_PACE, CACHED_PACE)]
+    {
+        for is_marked in [false, true] {
+            let (mut producer, mut consumer) = pair(256 * 1024);
+            producer.send_only(way);
+            let sent = [7; MEASURED_BYTES_MIN];
+            producer.try_push(ReadSpan::from(&sent[..]), 5, |_, _| [0; HEAD_BYTES]).unwrap().unwrap();
+            let mut taken = [0; MEASURED_BYTES_MIN];
+            let out = WriteSpan::from(&mut taken[..]);
+            if is_marked {
+                let read = |payload: ReadSpan<'_>| checksum::copy(payload, out);
+                let found =
+                    consumer.try_pop_read(sent.len(), 5, |_| unreachable!("it is marked"), |_| 0, read);
+                assert_eq!(found, Ok(Look::Taken));
+            } else {
+                assert_eq!(consumer.try_pop_expected(out, |_| 0), Ok(true));
+            }
+            let paces = [known, unknown].map(|word| consumer.ring.load(word));
+            assert!(paces[0] > 1 && paces[1] == 0, "{way:?}, marked: {is_marked}: {paces:?}");
+        }
+    }
+}
+
+#[test]
 fn two_threads_pass_messages_that_are_expected() {
     const COUNT: u64 = if cfg!(miri) { 50 } else { 20_000 };
     let (mut producer, mut consumer) = pair(16 * 1024);
