@@ -178,7 +178,7 @@ impl Consumer {
     /// Where the next message must be if it is of this length and no message has come after it: told without its
     /// prefix, whose line would have to be waited for. The mail that its seal is from may be a later message's: then
     /// no payload has it. Only one whose mark was the expected one `may_be_shared`: else the mail may be any payload.
-    #[inline]
+    #[inline(always)]
     fn foresee(
         &self,
         turn: Turn<'_>,
@@ -204,7 +204,7 @@ impl Consumer {
     }
 
     /// From where the place of the next frame is counted, when a tail behind it was seen.
-    #[inline]
+    #[inline(always)]
     fn base(&self) -> Result<u64, RingError> {
         let base = self.ring.load(BASE);
         if base > self.next || !base.is_multiple_of(ALIGN as u64) {
