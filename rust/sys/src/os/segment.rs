@@ -232,6 +232,34 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_gets_its_pages_many_at_a_time_and_small_messages_need_few() {
+        let layout = Layout { world_size: 2, capacities: [1 << 20; 2], outbox: [0; 2] };
+        let file = create(layout).unwrap();
+        let mut ranks: Vec<_> =
+            (0..2).map(|rank| Segment::attach(file.as_fd(), layout, rank).unwrap()).collect();
+        let pages = || fstat(&file).unwrap().st_blocks as usize * 512 / 4096;
+        let mut send = |bytes: &[u8], count: usize| {
+            for _ in 0..count {
+                let [producer, _] = ranks[0].outgoing[1].as_mut().unwrap();
+                producer.try_push(ReadSpan::from(bytes), 0, |_, _| [0; 128]).unwrap().unwrap();
+                let [consumer, _] = ranks[1].incoming[0].as_mut().unwrap();
+                assert!(matches!(consumer.try_pop(|_, _, _| Ok::<_, ()>(())), Ok(Popped::Frame(..))));
+            }
+        };
+        send(&[1; 1000], 200);
+        assert!(pages() < 30, "{} pages for small messages", pages());
+        let mut grown = 0;
+        for _ in 0..100 {
+            let before = pages();
+            send(&[1; 4000], 1);
+            grown += usize::from(pages() > before);
+        }
+        // Kernels before 5.14 make every page by itself.
+        let can_populate = SharedBytes::map(file.as_fd(), 1 << 20).unwrap().populate(0, 4096);
+        assert!(grown < 25 || !can_populate, "{grown} of 100 messages had to wait for pages");
+    }
+
+    #[test]
     fn a_rank_is_given_away_once() {
         let file = create(SMALL).unwrap();
         let _first = Segment::attach(file.as_fd(), SMALL, 2).unwrap();

@@ -11,13 +11,16 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use super::sync::AtomicU64;
 use crate::{ReadSpan, WriteSpan};
 
 /// What every piece of shared memory is aligned to: a cache line.
 pub const ALIGN: usize = 64;
+
+/// A page. Where pages are larger there are few of them.
+const PAGE: usize = 4096;
 
 /// A range of shared memory, which lives as long as any handle to it.
 #[derive(Clone)]
@@ -90,6 +93,20 @@ impl SharedBytes {
         self.check(start, len, ALIGN);
         // SAFETY: the range lies inside this one.
         SharedBytes { start: unsafe { self.start.add(start) }, len, ..self.clone() }
+    }
+
+    /// Has the kernel make the whole pages among these bytes at once: whether it could. Else it makes each when it is
+    /// first touched, which takes several times as long.
+    pub(crate) fn populate(&self, start: usize, len: usize) -> bool {
+        self.check(start, len, 1);
+        if cfg!(any(miri, all(test, loom))) {
+            return false;
+        }
+        let address = self.start.as_ptr() as usize + start;
+        let (first, end) = (address.next_multiple_of(PAGE), (address + len) / PAGE * PAGE);
+        let whole = self.start.as_ptr().wrapping_add(start + (first - address));
+        // SAFETY: the pages lie inside, and none of their bytes is changed.
+        end > first && unsafe { madvise(whole.cast(), end - first, Advice::LinuxPopulateWrite) }.is_ok()
     }
 
     /// The word at an offset. Its bytes are used as a word everywhere, or as data everywhere.

@@ -138,6 +138,11 @@ fn is_measured(number: u64, payload_bytes: usize) -> bool {
         || (payload_bytes >= STREAM_BYTES_MIN && number.is_multiple_of(MEASURED_EVERY))
 }
 
+/// So much of a ring stays as it is until it is touched: all that small messages need.
+const LAZY_BYTES: usize = 32 * 1024;
+/// So many bytes of it, or of an outbox, get their pages together after that.
+const POPULATED_BYTES: usize = 64 * 1024;
+
 /// How many messages can be unverified.
 pub const HEADS_KEPT: usize = 128;
 

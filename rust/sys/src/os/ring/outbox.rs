@@ -15,7 +15,10 @@
 use std::collections::VecDeque;
 
 use super::producer::Kept;
-use super::{ALIGN, HEAD_BYTES, MAIL_BYTES, Payload, Producer, RingError, Way, frame_bytes, is_measured};
+use super::{
+    ALIGN, HEAD_BYTES, MAIL_BYTES, POPULATED_BYTES, Payload, Producer, RingError, Way, frame_bytes,
+    is_measured,
+};
 use crate::clock::ticks;
 use crate::os::checksum;
 use crate::os::shared::SharedBytes;
@@ -36,6 +39,8 @@ pub struct Outbox {
     stays_warm: bool,
     /// The message for which the spare place was used last: its peer, and where its frame ends.
     spare: Option<(usize, u64)>,
+    /// Up to where its pages have been made.
+    populated: usize,
 }
 
 struct Block {
@@ -59,7 +64,7 @@ impl Outbox {
     pub(crate) unsafe fn new(memory: SharedBytes, payload_bytes_max: usize) -> Outbox {
         let capacity = memory.len() - payload_bytes_max.next_multiple_of(ALIGN);
         let (blocks, first, tail, spare) = (VecDeque::new(), 0, 0, None);
-        Outbox { memory, capacity, blocks, first, tail, stays_warm: false, spare }
+        Outbox { memory, capacity, blocks, first, tail, stays_warm: false, spare, populated: 0 }
     }
 
     /// As [`Producer::stay_warm`](super::Producer::stay_warm).
@@ -72,12 +77,18 @@ impl Outbox {
     pub fn share(&mut self, payload: ReadSpan<'_>, readers: u32, first: &mut Producer) -> Option<Share> {
         assert!(payload.len() > MAIL_BYTES, "a payload that its frame need not have");
         let place = self.place(payload.len().next_multiple_of(ALIGN))?;
+        let end = place + payload.len().next_multiple_of(ALIGN);
+        if end > self.populated {
+            let end = end.next_multiple_of(POPULATED_BYTES).min(self.capacity);
+            self.memory.populate(self.populated, end - self.populated);
+            self.populated = end;
+        }
         let (way, start) = (first.way(payload.len()), ticks());
         let sum = write(payload, self.span(place, payload.len()), way);
         if is_measured(self.first + self.blocks.len() as u64, payload.len()) {
             first.choice.took(way, payload.len(), ticks() - start);
         }
-        self.tail = place + payload.len().next_multiple_of(ALIGN);
+        self.tail = end;
         let payload = Payload { place, bytes: payload.len(), way, is_shared: true };
         self.blocks.push_back(Block { payload, sum, readers, sent: Vec::new() });
         Some(Share(self.first + self.blocks.len() as u64 - 1))

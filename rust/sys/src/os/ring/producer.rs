@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
 use super::pace::{Choice, Pace};
 use super::{
-    ALIGN, BASE, BUFFERED_BYTES_MAX, CACHED_PACE, COPIES, COPIES_BYTES, FIRST_LINE_BYTES, HEAD, HEAD_BYTES,
-    HEADS_KEPT, KIND, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, MARK, NO_COPY, PAYLOAD_AT, PLACE, Payload,
-    RESENT, Ring, RingError, STREAM_BYTES_MIN, STREAMED_PACE, TAIL, Turn, VERIFIED, WANTED, WITHDRAWN, WRAP,
-    Way, damaged, frame_bytes, is_measured, mailed, payload_bytes_max, seal_of,
+    ALIGN, BASE, BUFFERED_BYTES_MAX, CACHED_PACE, CONTROL_BYTES, COPIES, COPIES_BYTES, FIRST_LINE_BYTES,
+    HEAD, HEAD_BYTES, HEADS_KEPT, KIND, LAZY_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, MARK, NO_COPY,
+    PAYLOAD_AT, PLACE, POPULATED_BYTES, Payload, RESENT, Ring, RingError, STREAM_BYTES_MIN, STREAMED_PACE,
+    TAIL, Turn, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured, mailed,
+    payload_bytes_max, seal_of,
 };
 use crate::clock::ticks;
 use crate::os::checksum;
@@ -38,6 +39,8 @@ pub struct Producer {
     only: Option<Way>,
     /// See [`Producer::stay_warm`].
     stays_warm: bool,
+    /// Up to where the ring's pages have been made, or need not be.
+    populated: usize,
 }
 
 /// A message that may be wanted again.
@@ -95,6 +98,7 @@ impl Producer {
             choice: Choice::new(),
             only: None,
             stays_warm: false,
+            populated: LAZY_BYTES,
         }
     }
 
@@ -197,7 +201,19 @@ impl Producer {
         if wraps {
             self.write_prefix(place, WRAP, 0, [0; 3]);
         }
-        Ok(Some(Room { place: if wraps { 0 } else { place }, end: self.tail + needed as u64 }))
+        let place = if wraps { 0 } else { place };
+        if place + frame > self.populated {
+            self.populate(place + frame);
+        }
+        Ok(Some(Room { place, end: self.tail + needed as u64 }))
+    }
+
+    /// Makes the ring's pages up to there and beyond: once for many messages, of which each would wait for its own.
+    #[cold]
+    fn populate(&mut self, end: usize) {
+        let end = end.next_multiple_of(POPULATED_BYTES).min(self.ring.capacity);
+        self.ring.memory.populate(CONTROL_BYTES + self.populated, end - self.populated);
+        self.populated = end;
     }
 
     /// Sends the next message, which has been written: its number.
