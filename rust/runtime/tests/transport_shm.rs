@@ -336,3 +336,13 @@ fn too_few_files_are_an_error_that_says_what_to_raise() {
     let mut part = Part::spawn(command, &format!("joins-with-few-files {} 0 1", job()));
     assert!(part.0.wait().unwrap().success());
 }
+
+/// The conformance cases hold for a transport that shares nothing as well.
+#[test]
+fn who_has_several_peers_can_share_and_who_has_one_can_not() {
+    let body = support::kept(support::bytes(1, 9_000));
+    for (world_size, shares) in [(2, false), (3, true), (8, true)] {
+        let mut group = support::shm_group(world_size, ShmOptions::for_ranks(world_size));
+        assert_eq!(group[0].try_share(1, body, 3).unwrap().is_some(), shares, "{world_size} ranks");
+    }
+}

@@ -153,6 +153,27 @@ fn what_several_ranks_read_from_one_place_is_right_though_it_was_damaged() {
     assert_eq!(results.len(), 5);
 }
 
+/// Only what goes to rank 0, the first, is damaged on its way; the others ask again because they read the same bytes.
+#[test]
+fn ranks_that_get_the_same_bytes_read_them_from_one_place() {
+    static OTHERS: AtomicU32 = AtomicU32::new(0);
+    let prepare = |link: &mut ShmTransport| {
+        link.set_tamper(Box::new(|attempt| {
+            OTHERS.fetch_add(u32::from(attempt.again && attempt.to != 0), Relaxed);
+            (attempt.to == 0 && !attempt.again).then_some(20)
+        }));
+    };
+    over_shm(4, prepare, |comm| {
+        let given = 1f32.to_le_bytes().repeat(100_000);
+        let mut all = vec![0; 4 * given.len()];
+        let mut call = Call { shape: &[100_000], timeout: None, interrupt: &mut || false };
+        comm.all_gather(given.as_slice().into(), all.as_mut_slice().into(), Dtype::F32, None, &mut call)
+            .unwrap();
+        assert!(all == given.repeat(4));
+    });
+    assert!(OTHERS.load(Relaxed) >= 6, "each rank but 0 sends the same to two others");
+}
+
 /// The same where the result lies in the tensor's own memory: what a reduction has overwritten is given back. Means
 /// and exact sums, and other dtypes and more ranks, which take other loops, too.
 #[test]

@@ -178,8 +178,8 @@ impl Producer {
         self.kept.front().is_some_and(|kept| kept.payload.is_shared)
     }
 
-    /// Sends that message again, from the outbox's spare place, once no other needs that: whether it did. Panics like
-    /// [`resend`](Producer::resend).
+    /// Sends that message again, from the outbox's spare place, which no other message needs: the one that `spare` names
+    /// has given its room back. Panics like [`resend`](Producer::resend).
     pub fn resend_shared(
         &mut self,
         outbox: &mut Outbox,
