@@ -71,9 +71,9 @@ impl ShmTransport {
     ) -> Result<bool, TransportError> {
         let rank = self.rank;
         let outbox = self.outbox.as_mut().expect("what was shared is in the outbox");
-        if let Some((peer, end)) = outbox.spare() {
-            let is_free = producer(&mut self.outgoing, peer).is_given_back(end);
-            if !is_free.map_err(Self::broken(rank, peer as Rank))? {
+        if let Some((peer, earlier)) = outbox.spare() {
+            let verified = producer(&mut self.outgoing, peer).verified();
+            if verified.map_err(Self::broken(rank, peer as Rank))? <= earlier {
                 return Ok(false);
             }
         }

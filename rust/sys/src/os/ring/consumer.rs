@@ -75,9 +75,15 @@ impl Consumer {
         }
         let Some(found) = self.find()? else { return Ok(Popped::Empty) };
         let head = self.head();
-        let sum = self.read_with(&found, checksum::of);
+        // Out of the spare place at once: whoever waits for that must not wait for a lease.
+        let is_spare = self.asked.is_some() && found.payload.is_shared;
+        let copied = is_spare.then(|| self.read_with(&found, |payload| payload.to_vec()));
+        let sum = match &copied {
+            Some(bytes) => checksum::of(ReadSpan::from(&bytes[..])),
+            None => self.read_with(&found, checksum::of),
+        };
         match check(&head, found.payload.bytes, sum) {
-            Ok(checked) => Ok(Popped::Frame(checked, self.lend(&found, None))),
+            Ok(checked) => Ok(Popped::Frame(checked, self.lend(&found, copied))),
             Err(error) => match found.copy {
                 Some(copy) => self.take_copy(&found, copy, check),
                 None => Ok(self.ask_again(found.end, error)),

@@ -9,7 +9,8 @@
 //! has given that message's room back, which its consumer does when nothing reads the payload any more: `head`, loaded with
 //! Acquire, has passed the message. The owner keeps by itself which messages those are; nothing in shared memory says so. A
 //! payload that one consumer found damaged is not written again in its place, where others may read it, but into a spare
-//! place, for that consumer alone. A consumer that breaks the protocol can spoil the payloads that others read, as it can spoil
+//! place, for that consumer alone, which copies it out before the message counts as verified: a lease may last until other
+//! messages have come, and one of those may wait for the spare place. A consumer that breaks the protocol can spoil the payloads that others read, as it can spoil
 //! its own.
 
 use std::collections::VecDeque;
@@ -37,7 +38,7 @@ pub struct Outbox {
     tail: usize,
     /// Whether it starts anew whenever it is empty, see [`Producer::stay_warm`](super::Producer::stay_warm).
     stays_warm: bool,
-    /// The message for which the spare place was used last: its peer, and where its frame ends.
+    /// The message for which the spare place was used last: its peer and its number.
     spare: Option<(usize, u64)>,
     /// Up to where its pages have been made.
     populated: usize,
@@ -139,7 +140,8 @@ impl Outbox {
         self.blocks.iter_mut().for_each(|block| block.readers = 0);
     }
 
-    /// The message that the spare place was used for last: its peer, and where its frame ends.
+    /// The message that the spare place was used for last: its peer and its number. Once that is verified the place is free,
+    /// for its consumer reads it out before.
     pub fn spare(&self) -> Option<(usize, u64)> {
         self.spare
     }
@@ -179,7 +181,7 @@ impl Producer {
     }
 
     /// Sends that message again, from the outbox's spare place, which no other message needs: the one that `spare` names
-    /// has given its room back. Panics like [`resend`](Producer::resend).
+    /// is verified. Panics like [`resend`](Producer::resend).
     pub fn resend_shared(
         &mut self,
         outbox: &mut Outbox,
@@ -192,7 +194,7 @@ impl Producer {
         let mut kept = self.kept.pop_front().expect("what is not verified is kept");
         assert_eq!(payload.len(), kept.payload.bytes, "the same message is sent again");
         kept.payload = Payload { place: outbox.capacity, way: Way::Cached, ..kept.payload };
-        outbox.spare = Some((peer, kept.end));
+        outbox.spare = Some((peer, number));
         let spare = outbox.span(outbox.capacity, payload.len());
         let sum = checksum::copy(payload, spare);
         self.write_head(&kept, number, &head(sum, spare));
