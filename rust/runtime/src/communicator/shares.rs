@@ -21,8 +21,6 @@ pub(crate) struct Shares {
     sizes: Vec<u32>,
     /// By group: how many have not been sent, and the copy.
     left: Vec<(u32, Option<Share>)>,
-    /// Whether there is any copy.
-    has_any: bool,
 }
 
 impl Shares {
@@ -50,12 +48,8 @@ impl Shares {
                 .filter(|(start, end)| *start < region.start + region.len && region.start < *end)
                 .count()
         };
-        let mut shares = Shares {
-            groups: vec![None; program.steps.len()],
-            sizes: Vec::new(),
-            left: Vec::new(),
-            has_any: false,
-        };
+        let mut shares =
+            Shares { groups: vec![None; program.steps.len()], sizes: Vec::new(), left: Vec::new() };
         for ((region, _), steps) in members {
             if steps.len() > 1 && writes(&region) <= 1 {
                 steps.iter().for_each(|step| shares.groups[*step as usize] = Some(shares.sizes.len()));
@@ -87,14 +81,13 @@ impl Exchange<'_, '_> {
             let (src, content) = sent(self.program, step);
             let share = self.link.try_share(rank, self.executor.read(src, content), left)?;
             self.shares.left[group].1 = share;
-            self.shares.has_any |= share.is_some();
         }
         Ok(self.shares.left[group].1)
     }
 
     /// Ends what is shared: all messages have been sent that will be.
     pub(super) fn end_shares(&mut self) {
-        if std::mem::take(&mut self.shares.has_any) {
+        if self.shares.left.iter().any(|(_, share)| share.is_some()) {
             self.link.end_shares();
         }
     }

@@ -214,11 +214,10 @@ mod tests {
         let payload = |rank: usize| [rank as u8 + 1; 200];
         for (from, segment) in ranks.iter_mut().enumerate() {
             let (outbox, outgoing) = (segment.outbox.as_mut().unwrap(), &mut segment.outgoing);
-            let mut peers: Vec<_> =
-                (0..).zip(outgoing).filter_map(|(to, rings)| Some((to, rings.as_mut()?))).collect();
-            let share = outbox.share(ReadSpan::from(&payload(from)[..]), 3, &mut peers[0].1[0]).unwrap();
-            for (to, rings) in peers {
-                rings[0].try_push_shared(outbox, share, to, 0, |_, _| [0; 128]).unwrap().unwrap();
+            let mut rings: Vec<_> = outgoing.iter_mut().flatten().map(|[ring, _]| ring).collect();
+            let share = outbox.share(ReadSpan::from(&payload(from)[..]), 3, rings[0]).unwrap();
+            for ring in rings {
+                ring.try_push_shared(outbox, share, 0, |_, _| [0; 128]).unwrap().unwrap();
             }
         }
         for (to, segment) in ranks.iter_mut().enumerate() {

@@ -51,6 +51,12 @@ pub struct ShmTransport {
     process: u32,
 }
 
+/// The ring to a peer.
+pub(super) fn producer(outgoing: &mut [Option<[Producer; 2]>], to: Rank, channel: Channel) -> &mut Producer {
+    let rings = outgoing.get_mut(to as usize).and_then(Option::as_mut);
+    &mut rings.unwrap_or_else(|| panic!("rank {to} is no peer"))[channel as usize]
+}
+
 impl ShmTransport {
     /// A rank's end of a group that has formed, or the step that failed and why.
     pub(super) fn new(rank: Rank, formed: Formed) -> Result<ShmTransport, (&'static str, io::Error)> {
@@ -100,8 +106,7 @@ impl ShmTransport {
     }
 
     fn producer(&mut self, to: Rank, channel: Channel) -> &mut Producer {
-        let rings = self.outgoing.get_mut(to as usize).and_then(Option::as_mut);
-        &mut rings.unwrap_or_else(|| panic!("rank {to} is no peer"))[channel as usize]
+        producer(&mut self.outgoing, to, channel)
     }
 
     fn consumer(&mut self, from: Rank, channel: Channel) -> &mut Consumer {

@@ -2,22 +2,22 @@
 
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Header};
-use isobit_sys::os::ring::{Producer, Share};
+use isobit_sys::os::ring::{Outbox, Producer, Share};
 use isobit_sys::{ReadSpan, WriteSpan};
 
-use super::endpoint::ShmTransport;
+use super::endpoint::{ShmTransport, producer};
 use super::message::{head, mark};
 use crate::transport::{Attempt, MessageNumber, TransportError};
 
 /// The rings whose messages may name what is in an outbox.
 const CHANNEL: Channel = Channel::Collective;
 
-/// The ring to a peer.
-fn producer(outgoing: &mut [Option<[Producer; 2]>], peer: usize) -> &mut Producer {
-    &mut outgoing[peer].as_mut().expect("messages go to peers")[CHANNEL as usize]
-}
-
 impl ShmTransport {
+    /// This rank's outbox, and the ring to a peer whose messages may name what is in it.
+    fn outbox_and_ring(&mut self, peer: Rank) -> Option<(&mut Outbox, &mut Producer)> {
+        Some((self.outbox.as_mut()?, producer(&mut self.outgoing, peer, CHANNEL)))
+    }
+
     /// See [`Transport::try_share`](crate::transport::Transport::try_share).
     pub(super) fn share(
         &mut self,
@@ -26,13 +26,7 @@ impl ShmTransport {
         readers: u32,
     ) -> Result<Option<Share>, TransportError> {
         self.check(first)?;
-        let rank = self.rank;
-        let Some(outbox) = &mut self.outbox else { return Ok(None) };
-        let outgoing = &mut self.outgoing;
-        outbox.free(|peer, end| {
-            producer(outgoing, peer).is_given_back(end).map_err(Self::broken(rank, peer as Rank))
-        })?;
-        Ok(outbox.share(payload, readers, producer(outgoing, first as usize)))
+        Ok(self.outbox_and_ring(first).and_then(|(outbox, ring)| outbox.share(payload, readers, ring)))
     }
 
     /// See [`Transport::try_send_shared`](crate::transport::Transport::try_send_shared).
@@ -51,10 +45,8 @@ impl ShmTransport {
             Some(place) => head(header, payload, damage)(sum, place),
             None => head(header, payload, None)(sum, WriteSpan::from(&mut [][..])),
         };
-        let outbox = self.outbox.as_mut().expect("what was shared is in the outbox");
-        let producer = producer(&mut self.outgoing, to as usize);
-        let sent = producer.try_push_shared(outbox, share, to as usize, mark, head);
-        let sent = sent.map_err(Self::broken(rank, to))?;
+        let (outbox, ring) = self.outbox_and_ring(to).expect("what was shared is in the outbox");
+        let sent = ring.try_push_shared(outbox, share, mark, head).map_err(Self::broken(rank, to))?;
         if sent.is_some() {
             self.shared.notify(to);
         }
@@ -70,20 +62,14 @@ impl ShmTransport {
         payload: ReadSpan<'_>,
     ) -> Result<bool, TransportError> {
         let rank = self.rank;
-        let outbox = self.outbox.as_mut().expect("what was shared is in the outbox");
-        if let Some((peer, earlier)) = outbox.spare() {
-            let verified = producer(&mut self.outgoing, peer).verified();
-            if verified.map_err(Self::broken(rank, peer as Rank))? <= earlier {
-                return Ok(false);
-            }
-        }
         let attempt = Attempt { to, channel: CHANNEL, number, again: true };
         let damage = self.tamper.as_mut().and_then(|tamper| tamper(attempt));
         let head = head(header, payload, damage);
-        let producer = producer(&mut self.outgoing, to as usize);
-        let sent = producer.resend_shared(outbox, to as usize, number, payload, head);
-        sent.map_err(Self::broken(rank, to))?;
-        self.shared.notify(to);
-        Ok(true)
+        let (outbox, ring) = self.outbox_and_ring(to).expect("what was shared is in the outbox");
+        let sent = ring.try_resend_shared(outbox, number, payload, head).map_err(Self::broken(rank, to))?;
+        if sent {
+            self.shared.notify(to);
+        }
+        Ok(sent)
     }
 }

@@ -87,6 +87,7 @@ mod outbox;
 mod pace;
 mod producer;
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use thiserror::Error;
@@ -142,6 +143,15 @@ fn is_measured(number: u64, payload_bytes: usize) -> bool {
 const LAZY_BYTES: usize = 32 * 1024;
 /// So many bytes of it, or of an outbox, get their pages together after that.
 const POPULATED_BYTES: usize = 64 * 1024;
+
+/// Makes the pages of `memory` of which `needed` counts the bytes from `start` on, and some behind them, once for many
+/// messages of which each would wait for its own: up to where they are made.
+#[cold]
+fn populate(memory: &SharedBytes, start: usize, needed: Range<usize>, capacity: usize) -> usize {
+    let end = needed.end.next_multiple_of(POPULATED_BYTES).min(capacity);
+    memory.populate(start + needed.start, end - needed.start);
+    end
+}
 
 /// How many messages can be unverified.
 pub const HEADS_KEPT: usize = 128;

@@ -17,11 +17,10 @@ use std::collections::VecDeque;
 
 use super::producer::Kept;
 use super::{
-    ALIGN, HEAD_BYTES, MAIL_BYTES, POPULATED_BYTES, Payload, Producer, RingError, Way, frame_bytes,
-    is_measured,
+    ALIGN, HEAD, HEAD_BYTES, MAIL_BYTES, Payload, Producer, Ring, RingError, VERIFIED, Way, frame_bytes,
+    is_measured, populate,
 };
 use crate::clock::ticks;
-use crate::os::checksum;
 use crate::os::shared::SharedBytes;
 use crate::{ReadSpan, WriteSpan};
 
@@ -29,7 +28,7 @@ use crate::{ReadSpan, WriteSpan};
 pub struct Outbox {
     memory: SharedBytes,
     /// Bytes for payloads; the spare place is behind them.
-    capacity: usize,
+    pub(super) capacity: usize,
     /// From the oldest on.
     blocks: VecDeque<Block>,
     /// The number of the oldest.
@@ -38,8 +37,8 @@ pub struct Outbox {
     tail: usize,
     /// Whether it starts anew whenever it is empty, see [`Producer::stay_warm`](super::Producer::stay_warm).
     stays_warm: bool,
-    /// The message for which the spare place was used last: its peer and its number.
-    spare: Option<(usize, u64)>,
+    /// The message for which the spare place was used last: its ring and its number.
+    spare: Option<(Ring, u64)>,
     /// Up to where its pages have been made.
     populated: usize,
 }
@@ -49,8 +48,8 @@ struct Block {
     sum: u64,
     /// How many messages may still name it.
     readers: u32,
-    /// The messages that name it and whose room has not been given back: peer, and where the frame ends.
-    sent: Vec<(usize, u64)>,
+    /// The messages that name it and whose room has not been given back: the ring, and where the frame ends.
+    sent: Vec<(Ring, u64)>,
 }
 
 /// A payload in an outbox.
@@ -77,15 +76,14 @@ impl Outbox {
     /// first of them.
     pub fn share(&mut self, payload: ReadSpan<'_>, readers: u32, first: &mut Producer) -> Option<Share> {
         assert!(payload.len() > MAIL_BYTES, "a payload that its frame need not have");
+        self.free();
         let place = self.place(payload.len().next_multiple_of(ALIGN))?;
         let end = place + payload.len().next_multiple_of(ALIGN);
         if end > self.populated {
-            let end = end.next_multiple_of(POPULATED_BYTES).min(self.capacity);
-            self.memory.populate(self.populated, end - self.populated);
-            self.populated = end;
+            self.populated = populate(&self.memory, 0, self.populated..end, self.capacity);
         }
         let (way, start) = (first.way(payload.len()), ticks());
-        let sum = write(payload, self.span(place, payload.len()), way);
+        let sum = way.write(payload, self.span(place, payload.len()));
         if is_measured(self.first + self.blocks.len() as u64, payload.len()) {
             first.choice.took(way, payload.len(), ticks() - start);
         }
@@ -108,31 +106,22 @@ impl Outbox {
         if self.tail + bytes <= self.capacity { Some(self.tail) } else { (bytes <= oldest).then_some(0) }
     }
 
-    /// Gives room back that no message needs any more: `is_given_back` says of a peer's ring whether the room up to there is.
-    pub fn free<E>(&mut self, mut is_given_back: impl FnMut(usize, u64) -> Result<bool, E>) -> Result<(), E> {
+    /// Takes the room back that no message needs any more.
+    fn free(&mut self) {
         while let Some(block) = self.blocks.front_mut().filter(|block| block.readers == 0) {
-            while let Some(&(peer, end)) = block.sent.last() {
-                if !is_given_back(peer, end)? {
-                    return Ok(());
-                }
+            while block.sent.last().is_some_and(|(ring, end)| ring.load(HEAD) >= *end) {
                 block.sent.pop();
+            }
+            if !block.sent.is_empty() {
+                return;
             }
             self.blocks.pop_front();
             self.first += 1;
         }
-        Ok(())
     }
 
     fn index(&self, Share(number): Share) -> usize {
         (number - self.first) as usize
-    }
-
-    /// Takes note of a message that names it.
-    fn sent(&mut self, share: Share, peer: usize, end: u64) {
-        let index = self.index(share);
-        let block = &mut self.blocks[index];
-        block.sent.push((peer, end));
-        block.readers -= 1;
     }
 
     /// No more messages will name any of those that are there.
@@ -140,38 +129,37 @@ impl Outbox {
         self.blocks.iter_mut().for_each(|block| block.readers = 0);
     }
 
-    /// The message that the spare place was used for last: its peer and its number. Once that is verified the place is free,
-    /// for its consumer reads it out before.
-    pub fn spare(&self) -> Option<(usize, u64)> {
-        self.spare
+    /// Whether no message needs the spare place: once one is verified its consumer has read it out.
+    fn is_spare_free(&self) -> bool {
+        self.spare.as_ref().is_none_or(|(ring, number)| ring.load(VERIFIED) > *number)
     }
 
     /// The bytes of a payload, to write.
-    fn span(&self, place: usize, len: usize) -> WriteSpan<'_> {
+    pub(super) fn span(&self, place: usize, len: usize) -> WriteSpan<'_> {
         // SAFETY: called for places that no message names, or none that anybody reads yet; the owner alone writes.
         unsafe { self.memory.writing(place, len) }
     }
 }
 
 impl Producer {
-    /// Sends a message whose payload is in the outbox, if there is room for what says so: its number. `head` gets the
+    /// Sends a message whose payload is in this rank's outbox, if there is room for what says so: its number. `head` gets the
     /// payload's checksum, and the payload, if this is the first that names it.
     pub fn try_push_shared(
         &mut self,
         outbox: &mut Outbox,
         share: Share,
-        peer: usize,
         mark: u64,
         head: impl FnOnce(u64, Option<WriteSpan<'_>>) -> [u8; HEAD_BYTES],
     ) -> Result<Option<u64>, RingError> {
         let Some(room) = self.make_room(frame_bytes(0), true)? else { return Ok(None) };
-        let block = &outbox.blocks[outbox.index(share)];
-        let (payload, sum) = (block.payload, block.sum);
-        let is_first = block.sent.is_empty();
+        let index = outbox.index(share);
+        let Block { payload, sum, ref sent, .. } = outbox.blocks[index];
         let kept = Kept::new(room, payload, None);
-        let head = head(sum, is_first.then(|| outbox.span(payload.place, payload.bytes)));
+        let head = head(sum, sent.is_empty().then(|| outbox.span(payload.place, payload.bytes)));
         let seal = self.write_head(&kept, self.sent, &head);
-        outbox.sent(share, peer, kept.end);
+        let block = &mut outbox.blocks[index];
+        block.sent.push((self.ring.clone(), kept.end));
+        block.readers -= 1;
         Ok(Some(self.send(kept, seal, mark, true)))
     }
 
@@ -180,33 +168,27 @@ impl Producer {
         self.kept.front().is_some_and(|kept| kept.payload.is_shared)
     }
 
-    /// Sends that message again, from the outbox's spare place, which no other message needs: the one that `spare` names
-    /// is verified. Panics like [`resend`](Producer::resend).
-    pub fn resend_shared(
+    /// Sends that message again, from the outbox's spare place, unless another message needs that: whether it did.
+    /// Panics like [`resend`](Producer::resend).
+    pub fn try_resend_shared(
         &mut self,
         outbox: &mut Outbox,
-        peer: usize,
         number: u64,
         payload: ReadSpan<'_>,
         head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
-    ) -> Result<(), RingError> {
-        assert_eq!(self.resend_wanted()?, Some(number), "only a message that is wanted is sent again");
-        let mut kept = self.kept.pop_front().expect("what is not verified is kept");
-        assert_eq!(payload.len(), kept.payload.bytes, "the same message is sent again");
-        kept.payload = Payload { place: outbox.capacity, way: Way::Cached, ..kept.payload };
-        outbox.spare = Some((peer, number));
-        let spare = outbox.span(outbox.capacity, payload.len());
-        let sum = checksum::copy(payload, spare);
+    ) -> Result<bool, RingError> {
+        let place = outbox.capacity;
+        let mut kept = self.wanted(number, payload)?;
+        if !outbox.is_spare_free() {
+            return Ok(false);
+        }
+        kept.payload = Payload { place, way: Way::Cached, ..kept.payload };
+        outbox.spare = Some((self.ring.clone(), number));
+        let spare = outbox.span(place, payload.len());
+        let sum = Way::Cached.write(payload, spare);
         self.write_head(&kept, number, &head(sum, spare));
-        self.kept.push_front(kept);
+        self.kept[0] = kept;
         self.say_resent(number);
-        Ok(())
-    }
-}
-
-fn write(payload: ReadSpan<'_>, to: WriteSpan<'_>, way: Way) -> u64 {
-    match way {
-        Way::Cached => checksum::copy(payload, to),
-        Way::Streamed => checksum::stream(payload, to),
+        Ok(true)
     }
 }

@@ -6,6 +6,9 @@
 //! the reader's core reads ahead. Who shares a cache depends on the machine, and may change while it runs, so that both
 //! sides measure both ways, all the time. A value never depends on it.
 
+use crate::os::checksum;
+use crate::{ReadSpan, WriteSpan};
+
 /// How a payload reaches its receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
@@ -16,6 +19,15 @@ pub enum Way {
 }
 
 impl Way {
+    /// Writes a payload that way: its checksum.
+    #[inline]
+    pub(super) fn write(self, payload: ReadSpan<'_>, to: WriteSpan<'_>) -> u64 {
+        match self {
+            Way::Cached => checksum::copy(payload, to),
+            Way::Streamed => checksum::stream(payload, to),
+        }
+    }
+
     /// The one that this is not.
     pub(super) fn other(self) -> Way {
         match self {

@@ -7,12 +7,11 @@ use super::pace::{Choice, Pace};
 use super::{
     ALIGN, BASE, BUFFERED_BYTES_MAX, CACHED_PACE, CONTROL_BYTES, COPIES, COPIES_BYTES, FIRST_LINE_BYTES,
     HEAD, HEAD_BYTES, HEADS_KEPT, KIND, LAZY_BYTES, MAIL, MAIL_BYTES, MAIL_SEAL, MAIL_WORDS, MARK, NO_COPY,
-    PAYLOAD_AT, PLACE, POPULATED_BYTES, Payload, RESENT, Ring, RingError, STREAM_BYTES_MIN, STREAMED_PACE,
-    TAIL, Turn, VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured, mailed,
-    payload_bytes_max, seal_of,
+    PAYLOAD_AT, PLACE, Payload, RESENT, Ring, RingError, STREAM_BYTES_MIN, STREAMED_PACE, TAIL, Turn,
+    VERIFIED, WANTED, WITHDRAWN, WRAP, Way, damaged, frame_bytes, is_measured, mailed, payload_bytes_max,
+    populate, seal_of,
 };
 use crate::clock::ticks;
-use crate::os::checksum;
 use crate::os::shared::SharedBytes;
 use crate::os::sync::fence;
 use crate::{ReadSpan, WriteSpan};
@@ -44,6 +43,7 @@ pub struct Producer {
 }
 
 /// A message that may be wanted again.
+#[derive(Clone, Copy)]
 pub(super) struct Kept {
     /// Where its frame begins.
     place: usize,
@@ -203,17 +203,10 @@ impl Producer {
         }
         let place = if wraps { 0 } else { place };
         if place + frame > self.populated {
-            self.populate(place + frame);
+            let needed = self.populated..place + frame;
+            self.populated = populate(&self.ring.memory, CONTROL_BYTES, needed, capacity);
         }
         Ok(Some(Room { place, end: self.tail + needed as u64 }))
-    }
-
-    /// Makes the ring's pages up to there and beyond: once for many messages, of which each would wait for its own.
-    #[cold]
-    fn populate(&mut self, end: usize) {
-        let end = end.next_multiple_of(POPULATED_BYTES).min(self.ring.capacity);
-        self.ring.memory.populate(CONTROL_BYTES + self.populated, end - self.populated);
-        self.populated = end;
     }
 
     /// Sends the next message, which has been written: its number.
@@ -315,12 +308,18 @@ impl Producer {
         payload: ReadSpan<'_>,
         head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
     ) -> Result<(), RingError> {
-        assert_eq!(self.resend_wanted()?, Some(number), "only a message that is wanted is sent again");
-        let kept = self.kept.front().expect("what is not verified is kept");
-        assert_eq!(payload.len(), kept.payload.bytes, "the same message is sent again");
-        self.write_frame(kept, number, payload, |sum, [sent, _]| head(sum, sent));
+        let kept = self.wanted(number, payload)?;
+        self.write_frame(&kept, number, payload, |sum, [sent, _]| head(sum, sent));
         self.say_resent(number);
         Ok(())
+    }
+
+    /// What is kept of the message that is wanted again; panics if `number` is not the one, or has another length.
+    pub(super) fn wanted(&mut self, number: u64, payload: ReadSpan<'_>) -> Result<Kept, RingError> {
+        assert_eq!(self.resend_wanted()?, Some(number), "only a message that is wanted is sent again");
+        let kept = *self.kept.front().expect("what is not verified is kept");
+        assert_eq!(payload.len(), kept.payload.bytes, "the same message is sent again");
+        Ok(kept)
     }
 
     /// Says that a message has been written again.
@@ -339,11 +338,6 @@ impl Producer {
             self.ring.store(BASE, self.base);
         }
         Ok(())
-    }
-
-    /// Whether the consumer has given the room up to this position back.
-    pub fn is_given_back(&mut self, end: u64) -> Result<bool, RingError> {
-        Ok(self.head >= end || self.find_head()? >= end)
     }
 
     #[inline]
@@ -391,10 +385,7 @@ impl Producer {
         // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
         // by `wanted`, and this thread has no other span over it.
         let sent = unsafe { self.ring.writing(kept.payload.place, payload.len()) };
-        let sum = match kept.payload.way {
-            Way::Cached => checksum::copy(payload, sent),
-            Way::Streamed => checksum::stream(payload, sent),
-        };
+        let sum = kept.payload.way.write(payload, sent);
         let head = head(sum, [sent, copied]);
         if let Some(copy) = copy {
             copy.slice(0, HEAD_BYTES).write(&head);
