@@ -45,7 +45,7 @@ enum View {
 /// The buffers of one operation and the kernels that work on them.
 pub(crate) struct CpuExecutor<'a> {
     kernels: &'static Kernels,
-    contract: Option<Contract>,
+    contract: Option<&'a Contract>,
     dtype: Dtype,
     parts: &'a [ReadSpan<'a>],
     out: WriteSpan<'a>,
@@ -107,7 +107,7 @@ fn with_spans<'s, T>(
 
 impl<'a> CpuExecutor<'a> {
     pub(crate) fn new(
-        contract: Option<Contract>,
+        contract: Option<&'a Contract>,
         dtype: Dtype,
         parts: &'a [ReadSpan<'a>],
         out: WriteSpan<'a>,
@@ -120,7 +120,9 @@ impl<'a> CpuExecutor<'a> {
 
     /// Gives back every message that is still there.
     pub(crate) fn clear(&mut self) {
-        self.kept.views.iter_mut().for_each(|view| *view = View::Unbound);
+        // Only those: one that is small holds nothing, and will be small again.
+        let is_bound = |view: &&mut View| matches!(view, View::Bound(_));
+        self.kept.views.iter_mut().filter(is_bound).for_each(|view| *view = View::Unbound);
     }
 
     /// Memory for the small message of a `Recv`, until `took_small`.
@@ -132,9 +134,16 @@ impl<'a> CpuExecutor<'a> {
     }
 
     /// Has what is in `small` where the `Recv` wants it.
+    #[inline(always)]
     pub(crate) fn took_small(&mut self, dst: Piece) {
         match dst.buf {
-            Buf::View(view) => self.kept.views[view as usize] = View::Small,
+            Buf::View(view) => {
+                let view = &mut self.kept.views[view as usize];
+                // Mostly it is already; to say so again would copy as many bytes as a message has.
+                if !matches!(view, View::Small) {
+                    *view = View::Small;
+                }
+            }
             _ => {
                 let out = self.write_piece(dst);
                 self.kernels.copy(self.small(dst).into(), out);
@@ -148,7 +157,7 @@ impl<'a> CpuExecutor<'a> {
         if let Some(place) = self.kept.reductions.iter().position(|kept| kept.is_of(contents(), target)) {
             return Ok(place);
         }
-        let contract = self.contract.as_ref().expect("only reductions have Reduce steps");
+        let contract = self.contract.expect("only reductions have Reduce steps");
         let contents: Vec<Content> = contents().collect();
         self.kept.reductions.push(self.kernels.prepare(contract, &contents, target)?);
         Ok(self.kept.reductions.len() - 1)
@@ -156,7 +165,7 @@ impl<'a> CpuExecutor<'a> {
 
     /// Bytes of one element of `content`.
     pub(crate) fn element_bytes(&self, content: Content) -> usize {
-        law::element_bytes(content, self.contract.as_ref(), self.dtype)
+        law::element_bytes(content, self.contract, self.dtype)
     }
 
     /// The bytes of a region, for reading.
@@ -165,7 +174,7 @@ impl<'a> CpuExecutor<'a> {
     }
 
     /// The same of bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read_piece(&self, Piece { buf, start, len }: Piece) -> ReadSpan<'_> {
         if len == 0 {
             return ReadSpan::from(&[][..]);
@@ -295,6 +304,9 @@ impl<'a> CpuExecutor<'a> {
         out: Piece,
     ) -> Result<(), KernelError> {
         let (buf, out) = (out.buf, self.write_piece(out));
+        if let [left, right] = inputs {
+            return self.reduce_spans(place, &[self.read_piece(*left), self.read_piece(*right)], buf, out);
+        }
         let span = |index: usize| self.read_piece(inputs[index]);
         with_spans(inputs.len(), span, |spans| self.reduce_spans(place, spans, buf, out))
     }

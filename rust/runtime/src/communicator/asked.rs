@@ -82,6 +82,7 @@ impl<'a> Asked<'a> {
     }
 
     /// Checks all that can be checked before anything is sent.
+    #[inline(never)]
     fn signature(self, comm: &Communicator) -> Result<Signature, Error> {
         let Asked { collective, dtype, root, receiver, input, out, counts: [counts, recv_counts], .. } = self;
         let (root, given, got) = (root.unwrap_or(0), input.unwrap_or(0), out.unwrap_or(0));
@@ -181,7 +182,7 @@ impl Communicator {
         call: &mut Call<'_>,
     ) -> Result<(), Error> {
         self.calling(|comm| {
-            let is_like = |latest: &Latest| latest.asked == Some(asked) && latest.shape == call.shape;
+            let is_like = |latest: &Latest| latest.asked == Some(asked) && latest.shape.iter().eq(call.shape);
             if !comm.latest.as_ref().is_some_and(is_like) {
                 let signature = asked.signature(comm)?;
                 let latest = comm.look_up(signature, call.shape)?;
@@ -204,6 +205,7 @@ impl Communicator {
     }
 
     /// Makes an operation the latest: finds or makes its plan, and has the others read its shape and counts.
+    #[inline(never)]
     fn look_up(&mut self, signature: Signature, shape: &[u64]) -> Result<&mut Latest, Error> {
         self.check_open()?;
         // If there is no plan, the lists that the latest call left to be read may be gone.

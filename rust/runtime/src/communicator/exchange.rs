@@ -87,6 +87,12 @@ impl Exchange<'_, '_> {
         } else {
             self.engine.reset(self.executor.is_apart());
         }
+        self.go_ordinary()
+    }
+
+    /// Does what is left, step by step as the engine says.
+    #[inline(never)]
+    fn go_ordinary(&mut self) -> Result<(), Failure> {
         self.is_ordinary = true;
         self.peers.iter_mut().for_each(Peer::begin);
         self.shares.begin();

@@ -2,11 +2,12 @@
 
 use isobit_core::Rank;
 use isobit_core::engine::{Mismatch, MismatchKind};
+use isobit_core::wire::{Channel, Descriptor};
 use isobit_sys::KernelError;
 
-use super::reason;
+use super::{Communicator, reason};
 use crate::error::{Error, ErrorKind};
-use crate::transport::{Break, TransportError};
+use crate::transport::{Break, Transport, TransportError};
 
 /// Why an exchange ended early.
 #[derive(Debug)]
@@ -84,6 +85,32 @@ impl Failure {
             }
         };
         place.error(kind, peer, message)
+    }
+}
+
+impl Communicator {
+    /// Ends an operation that failed, for this rank and so that the others learn of it: its caller's error.
+    #[cold]
+    pub(super) fn failed(
+        &mut self,
+        failure: Failure,
+        operation: (&Descriptor, u64),
+        channel: Channel,
+        collective: u64,
+    ) -> Error {
+        let (is_final, told) = (failure.is_final(), matches!(failure, Failure::Broken(_)));
+        let failure = self.spelled_out(failure, channel, operation.1);
+        let whereabouts = self.whereabouts(&failure);
+        let mut error = failure.at(self.place(Some(operation)));
+        error.message += &whereabouts;
+        if is_final {
+            self.end(&error);
+        } else {
+            self.start_afresh(collective, (!told).then_some(&error));
+        }
+        // The caller's tensors are his again. Who misses what was sent of them can see why by now.
+        self.link.withdraw();
+        error
     }
 }
 

@@ -309,9 +309,10 @@ impl Communicator {
     ) -> Result<(), Error> {
         self.check_open()?;
         let latest = self.latest.as_ref().expect("an operation was looked up");
-        let (descriptor, (signature, plan)) = (latest.descriptor, self.plans.at(latest.plan));
-        let &Signature { contract, dtype, root, receiver, .. } = signature;
+        let (descriptor, (signature, plan)) = (&latest.descriptor, self.plans.at(latest.plan));
+        let Signature { contract, dtype, root, receiver, .. } = signature;
         let next = self.sequence;
+        let (root, receiver) = (*root, *receiver);
         let counter = match (root, receiver) {
             (Some(from), Some(to)) if from == self.link.rank() => &mut self.sends[to as usize],
             (Some(from), Some(_)) => &mut self.receives[from as usize],
@@ -337,8 +338,15 @@ impl Communicator {
         if let Some(trace) = &mut self.trace {
             trace.operation(&operation, self.site);
         }
-        let executor =
-            CpuExecutor::new(contract, dtype, parts, out, &plan.slots, &mut plan.kept, &mut self.overwritten);
+        let executor = CpuExecutor::new(
+            contract.as_ref(),
+            *dtype,
+            parts,
+            out,
+            &plan.slots,
+            &mut plan.kept,
+            &mut self.overwritten,
+        );
         let mut exchange = Exchange {
             link: &mut self.link,
             peers: &mut self.peers,
@@ -363,21 +371,13 @@ impl Communicator {
             exchange.executor.clear();
         }
         let waited = exchange.waited();
-        let result = result.map_err(|failure| {
-            let (is_final, told) = (failure.is_final(), matches!(failure, Failure::Broken(_)));
-            let failure = self.spelled_out(failure, channel, sequence);
-            let whereabouts = self.whereabouts(&failure);
-            let mut error = failure.at(self.place(Some((&descriptor, sequence))));
-            error.message += &whereabouts;
-            if is_final {
-                self.end(&error);
-            } else {
-                self.start_afresh(next, (!told).then_some(&error));
+        let result = match result {
+            Ok(()) => Ok(()),
+            Err(failure) => {
+                let descriptor = *descriptor;
+                Err(self.failed(failure, (&descriptor, sequence), channel, next))
             }
-            // The caller's tensors are his again. Who misses what was sent of them can see why by now.
-            self.link.withdraw();
-            error
-        });
+        };
         self.ended_operation(waited, result.as_ref().err().map(|error| error.kind));
         result
     }

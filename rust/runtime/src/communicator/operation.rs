@@ -8,7 +8,7 @@ use crate::recorder;
 
 /// A call in progress.
 pub(crate) struct Operation<'a> {
-    pub(crate) descriptor: Descriptor,
+    pub(crate) descriptor: &'a Descriptor,
     /// The number of its plan, from which all of that follows but the shape.
     pub(crate) plan: u64,
     pub(crate) epoch: u32,
@@ -34,7 +34,7 @@ impl Operation<'_> {
     /// How the flight recorder describes it.
     pub(crate) fn described(&self) -> recorder::Description {
         let Operation { descriptor, epoch, channel, peer, tag, bytes, .. } = *self;
-        recorder::Description { descriptor, epoch, channel, peer, tag, bytes }
+        recorder::Description { descriptor: *descriptor, epoch, channel, peer, tag, bytes }
     }
 
     /// Whether it can't be completed because its epoch broke at operation `sequence`.
@@ -46,7 +46,7 @@ impl Operation<'_> {
     pub(crate) fn outgoing(&self, to: Rank) -> Descriptor {
         Descriptor {
             count: self.pairs.map_or(self.descriptor.count, |(send, _)| send[to as usize]),
-            ..self.descriptor
+            ..*self.descriptor
         }
     }
 
@@ -54,7 +54,7 @@ impl Operation<'_> {
     pub(crate) fn incoming(&self, from: Rank) -> Descriptor {
         Descriptor {
             count: self.pairs.map_or(self.descriptor.count, |(_, recv)| recv[from as usize]),
-            ..self.descriptor
+            ..*self.descriptor
         }
     }
 }

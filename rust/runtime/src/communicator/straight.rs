@@ -107,7 +107,7 @@ impl Exchange<'_, '_> {
         went
     }
 
-    /// Readies the headers, and forgets the last run.
+    /// Readies the steps, and forgets the last run.
     fn ready(&mut self) -> Result<(), Failure> {
         self.straight.at = 0;
         if self.straight.shape != Some(self.operation.descriptor.shape) {
@@ -115,11 +115,6 @@ impl Exchange<'_, '_> {
             let moves = steps.map(|at| self.move_of(self.straight.order[at]));
             self.straight.moves = moves.collect::<Result<_, Failure>>()?;
             self.straight.shape = Some(self.operation.descriptor.shape);
-        }
-        for one in &mut self.straight.moves {
-            if let Move::Send { header, .. } | Move::Recv { header, .. } = one {
-                header.renew(self.operation.epoch, self.operation.sequence);
-            }
         }
         Ok(())
     }
@@ -180,11 +175,13 @@ impl Exchange<'_, '_> {
         let Exchange { link, executor, peers, operation, interrupt, shares_cores, straight, .. } = self;
         let Straight { moves, at, peers: ringed, .. } = &mut **straight;
         let (channel, mut left, mut looked) = (operation.channel, link.looks(), 0);
+        let (epoch, sequence) = (operation.epoch, operation.sequence);
         // A pause takes as long as the message of a peer that is as far as this rank; one that has no core is not.
         let patient = if *shares_cores { 1 } else { LOOKS_UNTIL_RING };
-        for one in &moves[*at..end] {
+        for one in &mut moves[*at..end] {
             match one {
                 Move::Send { to, src, header } => {
+                    header.renew(epoch, sequence);
                     if !link.try_send_buffered(*to, channel, header, executor.read_piece(*src))? {
                         return Ok(Stop::Waits);
                     }
@@ -193,6 +190,7 @@ impl Exchange<'_, '_> {
                     return Ok(Stop::Early);
                 }
                 Move::Recv { from, dst, header } => {
+                    header.renew(epoch, sequence);
                     while !link.try_recv_expected(*from, channel, header, executor.small(*dst))? {
                         if left == 0 {
                             return Ok(Stop::Waits);

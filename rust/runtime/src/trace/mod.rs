@@ -56,7 +56,7 @@ impl Trace {
         let at = self.clock.ns(Instant::now());
         // The sender is the root of a send or receive.
         let sends = peer.is_some() && descriptor.root != peer;
-        self.add(Event::Begin { at, descriptor, epoch, sequence, peer, sends, bytes, site });
+        self.add(Event::Begin { at, descriptor: *descriptor, epoch, sequence, peer, sends, bytes, site });
     }
 
     /// The operation has ended.

@@ -56,8 +56,13 @@ impl Becomes {
 /// What becomes of two elements.
 trait Two: Copy {
     type Bits: Copy;
+    /// Those in [`GROUP_BYTES`].
+    type Group: Copy;
 
     fn of(left: Self::Bits, right: Self::Bits) -> Self::Bits;
+
+    /// The same of all elements in two groups.
+    fn of_groups(left: Self::Group, right: Self::Group) -> Self::Group;
 
     /// The same of all elements in two stripes.
     ///
@@ -66,16 +71,25 @@ trait Two: Copy {
     unsafe fn of_stripes<S: Stripe>(left: S, right: S) -> S;
 }
 
+/// What every processor of a target reduces at once, or nearly: for less than a stripe.
+const GROUP_BYTES: usize = 16;
+
 #[derive(Clone, Copy)]
 struct OfF32<const MEAN: bool>;
 
 impl<const MEAN: bool> Two for OfF32<MEAN> {
     type Bits = u32;
+    type Group = [u32; GROUP_BYTES / 4];
 
     #[inline(always)]
     fn of(left: u32, right: u32) -> u32 {
         let (left, right) = (f32::from_bits(left), f32::from_bits(right));
         F32::of_f32(if MEAN { mean_of_two(left, right) } else { left + right })
+    }
+
+    #[inline(always)]
+    fn of_groups(left: Self::Group, right: Self::Group) -> Self::Group {
+        std::array::from_fn(|i| Self::of(left[i], right[i]))
     }
 
     #[inline(always)]
@@ -90,10 +104,16 @@ struct OfBf16<const MEAN: bool>;
 
 impl<const MEAN: bool> Two for OfBf16<MEAN> {
     type Bits = u16;
+    type Group = [u16; GROUP_BYTES / 2];
 
     #[inline(always)]
     fn of(left: u16, right: u16) -> u16 {
         reduce_two_bf16::<MEAN>(left, right)
+    }
+
+    #[inline(always)]
+    fn of_groups(left: Self::Group, right: Self::Group) -> Self::Group {
+        std::array::from_fn(|i| Self::of(left[i], right[i]))
     }
 
     #[inline(always)]
@@ -182,17 +202,31 @@ impl Pair {
     #[inline(always)]
     unsafe fn reduce_few<T: Two, const KEEP: bool>(self, start: usize, end: usize) {
         let mut at = start;
+        while at + GROUP_BYTES <= end {
+            // SAFETY: as the caller promises.
+            unsafe { self.reduce_at::<_, KEEP>(at, T::of_groups) };
+            at += GROUP_BYTES;
+        }
         while at < end {
             // SAFETY: as the caller promises.
-            unsafe {
-                let [left, right] =
-                    [self.left, self.right].map(|from| from.add(at).cast::<T::Bits>().read_unaligned());
-                if KEEP {
-                    self.kept.add(at).cast::<T::Bits>().write_unaligned(right);
-                }
-                self.out.add(at).cast::<T::Bits>().write_unaligned(T::of(left, right));
-            }
+            unsafe { self.reduce_at::<_, KEEP>(at, T::of) };
             at += size_of::<T::Bits>();
+        }
+    }
+
+    /// Reduces what is at `at`: as many bytes as `B` has.
+    ///
+    /// # Safety
+    /// The bytes are inside.
+    #[inline(always)]
+    unsafe fn reduce_at<B: Copy, const KEEP: bool>(self, at: usize, of: impl Fn(B, B) -> B) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let [left, right] = [self.left, self.right].map(|from| from.add(at).cast::<B>().read_unaligned());
+            if KEEP {
+                self.kept.add(at).cast::<B>().write_unaligned(right);
+            }
+            self.out.add(at).cast::<B>().write_unaligned(of(left, right));
         }
     }
 }
@@ -212,6 +246,9 @@ pub(super) unsafe fn reduce<I: Isa>(pair: Pair) {
     }
 }
 
+/// From so many bytes on an output is written line by line.
+const ALIGNED_BYTES_MIN: usize = 1024;
+
 struct Reduce<S, T>(Pair, PhantomData<(S, T)>);
 
 impl<S: Stripe, T: Two> Job for Reduce<S, T> {
@@ -228,8 +265,7 @@ impl<S: Stripe, T: Two> Job for Reduce<S, T> {
             }
         }
         // Stores across two lines cost more than the arithmetic, if there are more than a few.
-        let few = if pair.len < STRIPE_BYTES { pair.len } else { pair.out.align_offset(STRIPE_BYTES) };
-        let head = few.min(pair.len);
+        let head = if pair.len < ALIGNED_BYTES_MIN { 0 } else { pair.out.align_offset(STRIPE_BYTES) };
         let head = if head.is_multiple_of(size_of::<T::Bits>()) { head } else { 0 };
         let end = head + (pair.len - head) / STRIPE_BYTES * STRIPE_BYTES;
         // SAFETY: a `Reduce` runs where its set is available; all of this is inside.

@@ -185,7 +185,7 @@ impl Producer {
     }
 
     /// Room for a frame of so many bytes and for one more message, if there is any.
-    #[inline]
+    #[inline(always)]
     pub(super) fn make_room(&mut self, frame: usize, stays_warm: bool) -> Result<Option<Room>, RingError> {
         let capacity = self.ring.capacity;
         if stays_warm {
@@ -210,7 +210,7 @@ impl Producer {
     }
 
     /// Sends the next message, which has been written: its number.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send(&mut self, kept: Kept, seal: u64, mark: u64, stays_warm: bool) -> u64 {
         self.write_mail(&kept, self.sent, seal, mark);
         self.tail = kept.end;
@@ -367,7 +367,7 @@ impl Producer {
         self.write(place, prefix.as_flattened());
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_frame(
         &self,
         kept: &Kept,
@@ -394,7 +394,7 @@ impl Producer {
     }
 
     /// Writes a message's head and what stands before its payload: its seal.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write_head(&self, kept: &Kept, number: u64, head: &[u8; HEAD_BYTES]) -> u64 {
         // SAFETY: the message is not sent yet, or handed back, and all 128 before it are verified: the
         // head's place is the producer's.
@@ -408,7 +408,7 @@ impl Producer {
 
     /// Puts a small message into the line of its tail as well, and of any its seal: the tail that comes with
     /// a message's seal is that message's. Of a large one what its consumer has to know before it reads it.
-    #[inline]
+    #[inline(always)]
     fn write_mail(&self, kept: &Kept, number: u64, seal: u64, mark: u64) {
         let (turn, payload) = (self.ring.in_turn(number), kept.payload);
         let (place, payload_bytes) = (payload.place, payload.bytes);
@@ -432,7 +432,7 @@ impl Producer {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn post<const WORDS: usize>(&self, place: usize, turn: Turn<'_>) {
         let mut words = [[0; 8]; WORDS];
         // SAFETY: the frame that was just written, which has as many lines as this takes; it is not sent yet.
