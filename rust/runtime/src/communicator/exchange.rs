@@ -28,6 +28,12 @@ use crate::site::Site;
 use crate::trace::{self, Step, Trace};
 use crate::transport::{Frame, Look, Transport, TransportError};
 
+/// Up to so many bytes of a rank's tensors a call has little to do: it takes some 5 us.
+const LITTLE_BYTES: u64 = 64 * 1024;
+
+/// How often such a call looks for messages before it waits: some 5 us.
+const LOOKS_UNTIL_WAIT: u32 = 50;
+
 /// One run of a program.
 pub(crate) struct Exchange<'r, 'a> {
     pub(crate) link: &'r mut Link,
@@ -96,8 +102,14 @@ impl Exchange<'_, '_> {
         self.is_ordinary = true;
         self.peers.iter_mut().for_each(Peer::begin);
         self.shares.begin();
-        self.ask()?;
-        let mut waiting = None;
+        // Who has little to do asks when it waits, and does not wait before it has looked a few times: to be asked can
+        // take as long as a few of its messages, where that lets other threads have what the caller holds.
+        let is_little = self.operation.bytes <= LITTLE_BYTES && !self.shares_cores;
+        let patience = if is_little { LOOKS_UNTIL_WAIT.min(self.link.looks()) } else { 0 };
+        if patience == 0 {
+            self.ask()?;
+        }
+        let (mut waiting, mut looked) = (None, 0);
         loop {
             let mut moved = self.compute()?;
             if self.engine.is_finished() {
@@ -108,7 +120,15 @@ impl Exchange<'_, '_> {
             for rank in 0..self.link.world_size() {
                 moved |= self.converse(rank)?;
             }
-            if !moved {
+            if moved {
+                looked = 0;
+            } else if looked < patience {
+                looked += 1;
+                self.link.relax();
+            } else {
+                if patience > 0 && waiting.is_none() {
+                    self.ask()?;
+                }
                 self.check_epoch()?;
                 self.take_early(waiting.as_ref().is_some_and(|waiting: &Waiting| waiting.intervals > 0))?;
                 self.wait(&mut waiting)?;

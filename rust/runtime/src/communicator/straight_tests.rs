@@ -1,6 +1,7 @@
 //! Tests of small calls over shm, which are carried out straight on: what a peer sees of them, and what is recorded.
 
 use std::sync::Barrier;
+use std::time::Duration;
 
 use isobit_core::{Dtype, ReduceOp};
 
@@ -63,4 +64,39 @@ fn an_operation_that_fails_at_its_first_message_is_on_record() {
     assert_eq!(error.kind, ErrorKind::Aborted, "{error}");
     assert_eq!((last.sequence, last.state), (1, OperationState::Failed(ErrorKind::Aborted)));
     assert!(last.end_ns.unwrap() >= last.start_ns && last.start_ns > 0);
+}
+
+/// Python lets its other threads run when it is asked, so that it must be before a call waits, not only while it does.
+#[test]
+fn a_call_of_any_size_asks_its_caller_before_it_waits() {
+    for count in [2, 2048, 4096, 16_384, 65_536] {
+        let tried = Barrier::new(2);
+        let results = over_shm(
+            2,
+            |_| (),
+            |comm| {
+                let given = vec![0u8; 4 * count];
+                let (mut out, mut asked) = (given.clone(), 0);
+                if comm.rank() == 1 {
+                    tried.wait();
+                }
+                // Less than the time after which a call that waits asks again.
+                let timeout = Some(Duration::from_millis(5));
+                let interrupt = &mut || {
+                    asked += 1;
+                    false
+                };
+                let mut call = Call { shape: &[count as u64], timeout, interrupt };
+                let reduction = Reduction::new(ReduceOp::Sum, Dtype::F32);
+                let result =
+                    comm.all_reduce((&given[..]).into(), (&mut out[..]).into(), &reduction, &mut call);
+                if comm.rank() == 0 {
+                    tried.wait();
+                }
+                (result.expect_err("nobody waits for the other").kind, asked)
+            },
+        );
+        assert_eq!(results[0].0, ErrorKind::Timeout);
+        assert_ne!(results[0].1, 0, "a call of {count} numbers waited without a question");
+    }
 }
