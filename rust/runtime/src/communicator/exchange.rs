@@ -142,13 +142,17 @@ impl Exchange<'_, '_> {
     }
 
     /// Whether a rank said that this operation, or one before it, failed.
+    #[inline]
     pub(super) fn check_epoch(&self) -> Result<(), Failure> {
-        match self.link.broken(self.operation.epoch) {
-            Some(at) if self.operation.is_behind(at) => {
-                Err(Failure::Broken(self.link.break_of(self.operation.epoch).expect("there was one")))
-            }
-            _ => Ok(()),
+        self.link.broken(self.operation.epoch).map_or(Ok(()), |at| self.check_break(at))
+    }
+
+    #[cold]
+    fn check_break(&self, at: u64) -> Result<(), Failure> {
+        if !self.operation.is_behind(at) {
+            return Ok(());
         }
+        Err(Failure::Broken(self.link.break_of(self.operation.epoch).expect("there was one")))
     }
 
     /// Lets the engine go on without messages, up to its next copy: whether there was one. Data that was

@@ -242,24 +242,36 @@ impl Prepared {
         written: Written<'_>,
         summed: Option<usize>,
     ) -> Result<u64, KernelError> {
-        let len = self.check(inputs, out)?;
         #[cfg(feature = "unordered")]
         if let (Some(add), None) = (self.unordered, summed) {
+            let len = self.check(inputs, out)?;
             let sources: Vec<Source> = self.sources(inputs).collect();
             // SAFETY: the instruction set exists; `check` has measured sources and output, and how they overlap.
             unsafe { add(&sources, len, out.as_ptr()) };
             return Ok(0);
         }
-        let _environment = Guard::enter();
-        match (&self.way, inputs) {
-            (Way::Pair(becomes), [left, right]) => {
-                Ok(self.run_pair(*becomes, [*left, *right], summed, out, written))
-            }
-            _ => {
-                let stream = matches!(written, Written::Streamed).then_some(self.passes.stream);
-                Ok(self.run_blocks(inputs, len, out, stream, summed.map(|input| inputs[input])))
-            }
+        if let (Way::Pair(becomes), [left, right]) = (&self.way, inputs)
+            && self.is_pair([*left, *right], out)
+        {
+            let _environment = Guard::enter();
+            return Ok(self.run_pair(*becomes, [*left, *right], summed, out, written));
         }
+        self.compute_any(inputs, out, written, summed)
+    }
+
+    /// The same of what is no pair, or not as it should be.
+    #[inline(never)]
+    fn compute_any(
+        &self,
+        inputs: &[ReadSpan<'_>],
+        out: WriteSpan<'_>,
+        written: Written<'_>,
+        summed: Option<usize>,
+    ) -> Result<u64, KernelError> {
+        let len = self.check(inputs, out)?;
+        let _environment = Guard::enter();
+        let stream = matches!(written, Written::Streamed).then_some(self.passes.stream);
+        Ok(self.run_blocks(inputs, len, out, stream, summed.map(|input| inputs[input])))
     }
 
     fn sources(&self, inputs: &[ReadSpan<'_>]) -> impl Iterator<Item = Source> {
@@ -415,6 +427,13 @@ impl Prepared {
                 }
             }
         }
+    }
+
+    /// Whether `check` finds nothing about a pair, whose elements are of one size: a power of two.
+    #[inline]
+    fn is_pair(&self, leaves: [ReadSpan<'_>; 2], out: WriteSpan<'_>) -> bool {
+        let is_alike = |leaf: ReadSpan<'_>| leaf.len() == out.len() && may_alias(leaf, 1, out, 1);
+        out.len() & (self.out_size - 1) == 0 && leaves.into_iter().all(is_alike)
     }
 
     /// Checks lengths and overlaps; returns the number of elements.

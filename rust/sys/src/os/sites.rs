@@ -120,6 +120,7 @@ impl Sites {
     }
 
     /// Announces this rank's next call.
+    #[inline]
     pub fn announce(&self, call: Announced) {
         let count = self.word(self.rank, 0, COUNT);
         let number = count.load(Relaxed);
@@ -128,6 +129,7 @@ impl Sites {
     }
 
     /// Says that the call announced last has returned.
+    #[inline]
     pub fn done(&self) {
         let number = self.word(self.rank, 0, COUNT).load(Relaxed).wrapping_sub(1);
         let word = self.call(self.rank, number);
@@ -177,7 +179,7 @@ impl Sites {
 
     #[inline]
     fn word(&self, rank: u32, cell: u16, offset: usize) -> &AtomicU64 {
-        assert!(rank < self.world_size, "rank {rank} in a world of {}", self.world_size);
+        assert!(rank < self.world_size, "a rank of this group");
         self.memory.word(rank as usize * RANK_BYTES + usize::from(cell) * CELL_BYTES + offset)
     }
 }
