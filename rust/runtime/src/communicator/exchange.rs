@@ -104,7 +104,8 @@ impl Exchange<'_, '_> {
         self.shares.begin();
         // Who has little to do asks when it waits, and does not wait before it has looked a few times: to be asked can
         // take as long as a few of its messages, where that lets other threads have what the caller holds.
-        let is_little = self.operation.bytes <= LITTLE_BYTES && !self.shares_cores;
+        // With a timeline every wait is to be seen.
+        let is_little = self.operation.bytes <= LITTLE_BYTES && !self.shares_cores && self.trace.is_none();
         let patience = if is_little { LOOKS_UNTIL_WAIT.min(self.link.looks()) } else { 0 };
         if patience == 0 {
             self.ask()?;
