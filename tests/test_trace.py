@@ -128,8 +128,10 @@ def test_a_killed_rank_leaves_a_whole_file_in_which_its_last_operation_is_open(t
         return last[0] if last and last[0]["ph"] == "B" and last[0]["name"] == "barrier" and waits else None
 
     with subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL) as launcher:
-        wait_until(lambda: hanging() is not None, "the operation that hangs is in the file")
-        launcher.send_signal(signal.SIGKILL)
+        try:
+            wait_until(lambda: hanging() is not None, "the operation that hangs is in the file")
+        finally:
+            launcher.send_signal(signal.SIGKILL)
     check(json.loads((tmp_path / "t-0.json").read_text()))
 
 
