@@ -94,9 +94,6 @@ fn with_spans<'s, T>(
     span: impl Fn(usize) -> ReadSpan<'s>,
     run: impl FnOnce(&[ReadSpan<'s>]) -> T,
 ) -> T {
-    if count == 2 {
-        return run(&[span(0), span(1)]);
-    }
     if count > FEW {
         return run(&(0..count).map(span).collect::<Vec<_>>());
     }
@@ -304,6 +301,7 @@ impl<'a> CpuExecutor<'a> {
         out: Piece,
     ) -> Result<(), KernelError> {
         let (buf, out) = (out.buf, self.write_piece(out));
+        // Mostly so, and then in line.
         if let [left, right] = inputs {
             return self.reduce_spans(place, &[self.read_piece(*left), self.read_piece(*right)], buf, out);
         }

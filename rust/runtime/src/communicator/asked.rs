@@ -81,7 +81,8 @@ impl<'a> Asked<'a> {
         (self.counts == [None; 2]).then_some(Asked { counts: [None; 2], ..self })
     }
 
-    /// Checks all that can be checked before anything is sent.
+    /// Checks all that can be checked before anything is sent. Apart, as `look_up` is, so that a call that is like the
+    /// latest has none of it in its way.
     #[inline(never)]
     fn signature(self, comm: &Communicator) -> Result<Signature, Error> {
         let Asked { collective, dtype, root, receiver, input, out, counts: [counts, recv_counts], .. } = self;

@@ -28,12 +28,6 @@ use crate::site::Site;
 use crate::trace::{self, Step, Trace};
 use crate::transport::{Frame, Look, Transport, TransportError};
 
-/// Up to so many bytes of a rank's tensors a call has little to do: it takes some 5 us.
-const LITTLE_BYTES: u64 = 64 * 1024;
-
-/// How often such a call looks for messages before it waits: some 5 us.
-const LOOKS_UNTIL_WAIT: u32 = 50;
-
 /// One run of a program.
 pub(crate) struct Exchange<'r, 'a> {
     pub(crate) link: &'r mut Link,
@@ -96,17 +90,13 @@ impl Exchange<'_, '_> {
         self.go_ordinary()
     }
 
-    /// Does what is left, step by step as the engine says.
+    /// Does what is left, step by step as the engine says. Apart, so that small calls have none of it in their way.
     #[inline(never)]
     fn go_ordinary(&mut self) -> Result<(), Failure> {
         self.is_ordinary = true;
         self.peers.iter_mut().for_each(Peer::begin);
         self.shares.begin();
-        // Who has little to do asks when it waits, and does not wait before it has looked a few times: to be asked can
-        // take as long as a few of its messages, where that lets other threads have what the caller holds.
-        // With a timeline every wait is to be seen.
-        let is_little = self.operation.bytes <= LITTLE_BYTES && !self.shares_cores && self.trace.is_none();
-        let patience = if is_little { LOOKS_UNTIL_WAIT.min(self.link.looks()) } else { 0 };
+        let patience = self.patience();
         if patience == 0 {
             self.ask()?;
         }

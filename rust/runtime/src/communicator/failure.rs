@@ -94,14 +94,14 @@ impl Communicator {
     pub(super) fn failed(
         &mut self,
         failure: Failure,
-        operation: (&Descriptor, u64),
+        (descriptor, sequence): (Descriptor, u64),
         channel: Channel,
         collective: u64,
     ) -> Error {
         let (is_final, told) = (failure.is_final(), matches!(failure, Failure::Broken(_)));
-        let failure = self.spelled_out(failure, channel, operation.1);
+        let failure = self.spelled_out(failure, channel, sequence);
         let whereabouts = self.whereabouts(&failure);
-        let mut error = failure.at(self.place(Some(operation)));
+        let mut error = failure.at(self.place(Some((&descriptor, sequence))));
         error.message += &whereabouts;
         if is_final {
             self.end(&error);

@@ -373,10 +373,7 @@ impl Communicator {
         let waited = exchange.waited();
         let result = match result {
             Ok(()) => Ok(()),
-            Err(failure) => {
-                let descriptor = *descriptor;
-                Err(self.failed(failure, (&descriptor, sequence), channel, next))
-            }
+            Err(failure) => Err(self.failed(failure, (*descriptor, sequence), channel, next)),
         };
         self.ended_operation(waited, result.as_ref().err().map(|error| error.kind));
         result

@@ -21,6 +21,12 @@ const INTERRUPT_EVERY: Duration = Duration::from_millis(50);
 /// call sends notices, early enough that a wrong one is known at once.
 const NOTICE_AFTER: u32 = 2;
 
+/// Up to so many bytes of a rank's tensors a call has little to do: it takes some 5 us.
+const LITTLE_BYTES: u64 = 64 * 1024;
+
+/// How often such a call looks for messages before it waits: some 5 us.
+const LOOKS_UNTIL_WAIT: u32 = 50;
+
 /// What a call that waits has done about it.
 pub(super) struct Waiting {
     deadline: Instant,
@@ -76,6 +82,15 @@ impl Exchange<'_, '_> {
             Err(TransportError::PeerLost { .. }) => Ok(None),
             looked => Ok(looked?),
         }
+    }
+
+    /// How often the call looks in vain before it waits, and asks its caller only then; 0 if it asks at once. To ask can
+    /// take as long as a few messages do, where that lets other threads have what the caller holds.
+    pub(super) fn patience(&self) -> u32 {
+        // With a timeline every wait is to be seen.
+        let is_little = self.operation.bytes <= LITTLE_BYTES && self.trace.is_none();
+        // Who shares a core keeps the others from it by looking, and some transports can't tell by looking again.
+        if is_little && !self.shares_cores { LOOKS_UNTIL_WAIT.min(self.link.looks()) } else { 0 }
     }
 
     pub(super) fn wait(&mut self, waiting: &mut Option<Waiting>) -> Result<(), Failure> {

@@ -16,6 +16,7 @@
 //! true sum rounded once. Half of it is exact in f32; where the sum overflows it is infinite, which is what an
 //! accumulator of f32 has, and no other.
 
+use std::array::from_fn;
 use std::marker::PhantomData;
 
 use isobit_core::schedule::Content;
@@ -56,13 +57,8 @@ impl Becomes {
 /// What becomes of two elements.
 trait Two: Copy {
     type Bits: Copy;
-    /// Those in [`GROUP_BYTES`].
-    type Group: Copy;
 
     fn of(left: Self::Bits, right: Self::Bits) -> Self::Bits;
-
-    /// The same of all elements in two groups.
-    fn of_groups(left: Self::Group, right: Self::Group) -> Self::Group;
 
     /// The same of all elements in two stripes.
     ///
@@ -71,25 +67,16 @@ trait Two: Copy {
     unsafe fn of_stripes<S: Stripe>(left: S, right: S) -> S;
 }
 
-/// What every processor of a target reduces at once, or nearly: for less than a stripe.
-const GROUP_BYTES: usize = 16;
-
 #[derive(Clone, Copy)]
 struct OfF32<const MEAN: bool>;
 
 impl<const MEAN: bool> Two for OfF32<MEAN> {
     type Bits = u32;
-    type Group = [u32; GROUP_BYTES / 4];
 
     #[inline(always)]
     fn of(left: u32, right: u32) -> u32 {
         let (left, right) = (f32::from_bits(left), f32::from_bits(right));
         F32::of_f32(if MEAN { mean_of_two(left, right) } else { left + right })
-    }
-
-    #[inline(always)]
-    fn of_groups(left: Self::Group, right: Self::Group) -> Self::Group {
-        std::array::from_fn(|i| Self::of(left[i], right[i]))
     }
 
     #[inline(always)]
@@ -104,16 +91,10 @@ struct OfBf16<const MEAN: bool>;
 
 impl<const MEAN: bool> Two for OfBf16<MEAN> {
     type Bits = u16;
-    type Group = [u16; GROUP_BYTES / 2];
 
     #[inline(always)]
     fn of(left: u16, right: u16) -> u16 {
         reduce_two_bf16::<MEAN>(left, right)
-    }
-
-    #[inline(always)]
-    fn of_groups(left: Self::Group, right: Self::Group) -> Self::Group {
-        std::array::from_fn(|i| Self::of(left[i], right[i]))
     }
 
     #[inline(always)]
@@ -202,10 +183,12 @@ impl Pair {
     #[inline(always)]
     unsafe fn reduce_few<T: Two, const KEEP: bool>(self, start: usize, end: usize) {
         let mut at = start;
-        while at + GROUP_BYTES <= end {
+        let group = TOGETHER * size_of::<T::Bits>();
+        while at + group <= end {
+            let each = |left: [_; TOGETHER], right: [_; TOGETHER]| from_fn(|i| T::of(left[i], right[i]));
             // SAFETY: as the caller promises.
-            unsafe { self.reduce_at::<_, KEEP>(at, T::of_groups) };
-            at += GROUP_BYTES;
+            unsafe { self.reduce_at::<[T::Bits; TOGETHER], KEEP>(at, each) };
+            at += group;
         }
         while at < end {
             // SAFETY: as the caller promises.
@@ -245,6 +228,9 @@ pub(super) unsafe fn reduce<I: Isa>(pair: Pair) {
         }
     }
 }
+
+/// So many elements of less than a stripe are reduced together, which any processor has instructions for.
+const TOGETHER: usize = 4;
 
 /// From so many bytes on an output is written line by line.
 const ALIGNED_BYTES_MIN: usize = 1024;

@@ -381,7 +381,7 @@ impl Prepared {
         let [left, right] = leaves.map(ReadSpan::as_ptr);
         let (left, right) = if first == 0 { (left, right) } else { (right, left) };
         let pair = Pair { becomes, left, right, out: out.as_ptr(), kept, len: out.len(), is_streamed };
-        // SAFETY: the instruction set exists; `check` has measured leaves and output and how they overlap, and
+        // SAFETY: the instruction set exists; `is_pair` has measured leaves and output and how they overlap, and
         // `run_summed` how long the summed leaf is, that it overlaps nothing, and the room to keep the other in.
         unsafe {
             if summed.is_some() {
@@ -429,7 +429,7 @@ impl Prepared {
         }
     }
 
-    /// Whether `check` finds nothing about a pair, whose elements are of one size: a power of two.
+    /// Whether `check` finds nothing wrong about a pair, told in less time: its elements are of one size, a power of two.
     #[inline]
     fn is_pair(&self, leaves: [ReadSpan<'_>; 2], out: WriteSpan<'_>) -> bool {
         let is_alike = |leaf: ReadSpan<'_>| leaf.len() == out.len() && may_alias(leaf, 1, out, 1);

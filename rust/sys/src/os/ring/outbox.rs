@@ -10,8 +10,8 @@
 //! Acquire, has passed the message. The owner keeps by itself which messages those are; nothing in shared memory says so. A
 //! payload that one consumer found damaged is not written again in its place, where others may read it, but into a spare
 //! place, for that consumer alone, which copies it out before the message counts as verified: a lease may last until other
-//! messages have come, and one of those may wait for the spare place. A consumer that breaks the protocol can spoil the payloads that others read, as it can spoil
-//! its own.
+//! messages have come, and one of those may wait for the spare place. A consumer that breaks the protocol can spoil the
+//! payloads that others read, as it can spoil its own.
 
 use std::collections::VecDeque;
 
