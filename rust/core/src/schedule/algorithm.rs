@@ -343,16 +343,20 @@ impl Context<'_> {
     }
 }
 
-/// How many elements of `len` that are only moved go at a time: of few chunks each is halved, since nothing can be received
-/// while the first is sent.
-pub(super) fn piece(len: u64, chunk: u64) -> u64 {
-    const PIECES: u64 = 8;
-    (len / PIECES).clamp(chunk.div_ceil(2), chunk)
+/// What is only moved is cut into so many pieces at least, unless they would be shorter than a quarter of a chunk: nothing
+/// can be received while the first is sent.
+pub(super) const PIECES: u64 = 8;
+/// The same where every rank sends and receives: it has its own to send meanwhile, and each message costs.
+pub(super) const PIECES_EXCHANGED: u64 = 4;
+
+/// How many elements of `len` that are only moved go at a time.
+pub(super) fn piece(len: u64, chunk: u64, pieces: u64) -> u64 {
+    (len / pieces).clamp(chunk.div_ceil(4), chunk)
 }
 
 /// The pieces of a range that is only moved, as starts and lengths.
 pub(super) fn pieces(range: std::ops::Range<u64>, chunk: u64) -> impl Iterator<Item = (u64, u64)> {
-    let piece = piece(range.end - range.start, chunk);
+    let piece = piece(range.end - range.start, chunk, PIECES);
     chunks(range, piece)
 }
 

@@ -2,7 +2,7 @@
 //! No rank is everyone's target at the same time.
 
 use crate::Rank;
-use crate::schedule::algorithm::{Context, chunks, piece, pieces};
+use crate::schedule::algorithm::{Context, PIECES_EXCHANGED, chunks, piece, pieces};
 use crate::schedule::builder::{Builder, Place, region};
 use crate::schedule::{Buf, Content, PlanError, Region};
 
@@ -10,7 +10,7 @@ use crate::schedule::{Buf, Content, PlanError, Region};
 pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
     let world_size = ctx.layout.world_size();
     let longest = (0..world_size).map(|rank| ctx.layout.part_len(rank)).max().unwrap_or(0);
-    let chunk = piece(longest, ctx.data_chunk(b)?);
+    let chunk = piece(longest, ctx.data_chunk(b)?, PIECES_EXCHANGED);
     for (start, _) in chunks(0..longest, chunk) {
         let part = |rank: Rank| {
             let len = ctx.layout.part_len(rank).saturating_sub(start).min(chunk);
@@ -70,7 +70,8 @@ pub(in crate::schedule) fn all_to_all(ctx: &Context<'_>, b: &mut Builder<'_>) ->
     let pieces_of = |from: Rank, to: Rank| {
         let src_at = sums[from as usize].as_ref().map_or(0, |sums| sums.sent[to as usize]);
         let dst_at = sums[to as usize].as_ref().map_or(0, |sums| sums.received[from as usize]);
-        pieces(0..ctx.layout.pair(from, to), chunk).map(move |(start, len)| {
+        let len = ctx.layout.pair(from, to);
+        chunks(0..len, piece(len, chunk, PIECES_EXCHANGED)).map(move |(start, len)| {
             (region(Buf::Part(0), src_at + start, len), region(Buf::Out, dst_at + start, len))
         })
     };

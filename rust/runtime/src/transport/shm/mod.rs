@@ -47,7 +47,7 @@ impl ShmOptions {
     /// What suits so many ranks.
     pub fn for_ranks(world_size: u32) -> ShmOptions {
         let peers = world_size.saturating_sub(1).max(1) as usize;
-        ShmOptions { capacities: [(LAP_BYTES_MIN / peers).max(1 << 20); 2], payload_bytes_max: 128 * 1024 }
+        ShmOptions { capacities: [(LAP_BYTES_MIN / peers).max(1 << 20); 2], payload_bytes_max: 256 * 1024 }
     }
 
     /// What is in the memory of so many ranks. Only who has several peers sends the same to several.
