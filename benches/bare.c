@@ -1,7 +1,8 @@
 /* What the bytes of a collective take with nothing else: loops that copy and add, and a ring in shared memory from each
- * rank to each other one; or the kernel's copies from one process to another. No checksum, no header, no check of who
- * calls what, no repeat of what was damaged, no deadline: whoever starts the ranks ends them when one has ended. For
- * bounds.py, which compiles it, and host.py; at most 64 ranks. */
+ * rank to each other one; or the kernel's copies from one process to another, which are also read once more by both if
+ * that is asked for, as any checksum has to. No checksum, no header, no check of who calls what, no repeat of what was
+ * damaged, no deadline: whoever starts the ranks ends them when one has ended. For bounds.py, which compiles it, and
+ * host.py; at most 64 ranks. */
 
 #define _GNU_SOURCE
 #include <immintrin.h>
@@ -14,7 +15,7 @@
 
 enum { LINE = 64, PIECE = 128 << 10, FLOATS = PIECE / 4, LAG = 2 };
 enum { ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER, ALL_TO_ALL, BROADCAST, COPY };
-enum { RING_STREAMED = 1, RESULT_STREAMED = 2, AT_ONCE = 4, BY_KERNEL = 8 };
+enum { RING_STREAMED = 1, RESULT_STREAMED = 2, AT_ONCE = 4, BY_KERNEL = 8, READ_TOO = 16 };
 
 /* What is small lies in the line that announces it, in one of two by turns: who has the other's next has seen its last. */
 struct line {
@@ -168,14 +169,30 @@ static void meet(struct bare *b) {
     small(b, &one, all, 1, 0);
 }
 
-/* Reads where another rank has it. */
-static void fetch(struct bare *b, int from, float *to, const char *at, size_t count) {
-    struct iovec here = {to, count * 4}, there = {(void *)at, count * 4};
-    if (process_vm_readv(b->process[from], &here, 1, &there, 1, 0) != (ssize_t)(count * 4)) b->refused = 1;
-}
-
 static size_t part(size_t block, size_t piece) {
     return block - piece * FLOATS < FLOATS ? block - piece * FLOATS : FLOATS;
+}
+
+volatile float bare_seen;
+
+/* Reads it and does nothing: the least that a checksum takes, which the kernel does not make while it copies. */
+static void look(const float *at, size_t count) {
+    wide sums[4] = {0};
+    for (size_t i = 0; i + 4 * WIDE <= count; i += 4 * WIDE)
+        for (size_t k = 0; k < 4; k++) sums[k] = ADD(sums[k], LOAD(at + i + k * WIDE));
+    sums[0] = ADD(ADD(sums[0], sums[1]), ADD(sums[2], sums[3]));
+    bare_seen = ((float *)sums)[0];
+}
+
+/* Takes what another rank has from where it lies; to be checked, piece by piece, while those are in the cache. */
+static void fetch(struct bare *b, int from, float *to, const char *at, size_t count, int way) {
+    size_t piece = way & READ_TOO ? FLOATS : count;
+    for (size_t i = 0; i < count; i += piece) {
+        size_t bytes = (count - i < piece ? count - i : piece) * 4;
+        struct iovec here = {to + i, bytes}, there = {(void *)(at + i * 4), bytes};
+        if (process_vm_readv(b->process[from], &here, 1, &there, 1, 0) != (ssize_t)bytes) b->refused = 1;
+        if (way & READ_TOO) look(to + i, bytes / 4);
+    }
 }
 
 static void once(struct bare *b, int what, const float *given, float *got, size_t count, int way) {
@@ -229,30 +246,36 @@ static void once(struct bare *b, int what, const float *given, float *got, size_
     }
 }
 
-/* The same, read by the kernel where it lies: what is added in pieces, which stay in the cache, the rest at once. */
-static void by_kernel(struct bare *b, int what, const float *given, float *got, size_t count) {
+/* The same, read by the kernel where it lies: what is added in pieces, which stay in the cache and could be checked while
+ * they are added, the rest at once. */
+static void by_kernel(struct bare *b, int what, const float *given, float *got, size_t count, int way) {
     size_t block = count / (size_t)b->ranks, mine = block * (size_t)b->rank;
-    int adds = what == ALL_REDUCE || what == REDUCE_SCATTER;
+    int adds = what == ALL_REDUCE || what == REDUCE_SCATTER, all = what != BROADCAST;
     float *sum = what == ALL_REDUCE ? got + mine : got;
+    if (way & READ_TOO && what == ALL_GATHER) look(given, block);
+    if (way & READ_TOO && what == BROADCAST && !b->rank) look(given, count);
+    for (int k = 1; k < b->ranks && way & READ_TOO && all && what != ALL_GATHER; k++)
+        look(given + block * (size_t)((b->rank + k) % b->ranks), block);
     meet(b);
     for (size_t p = 0; adds && p * FLOATS < block; p++) {
         size_t at = p * FLOATS, len = part(block, p);
         for (int k = 1; k < b->ranks; k++) {
             int from = (b->rank + k) % b->ranks;
-            fetch(b, from, (float *)b->piece, b->given[from] + (mine + at) * 4, len);
+            fetch(b, from, (float *)b->piece, b->given[from] + (mine + at) * 4, len, way & ~READ_TOO);
             work(sum + at, (float *)b->piece, k == 1 ? given + mine + at : sum + at, len, 0);
         }
+        if (way & READ_TOO && what == ALL_REDUCE) look(sum + at, len);
     }
     if (what == ALL_REDUCE) meet(b);
-    for (int k = 1; k < b->ranks && !adds && what != BROADCAST; k++) {
+    for (int k = 1; k < b->ranks && !adds && all; k++) {
         int from = (b->rank + k) % b->ranks;
-        fetch(b, from, got + block * (size_t)from, b->given[from] + (what == ALL_GATHER ? 0 : mine) * 4, block);
+        fetch(b, from, got + block * (size_t)from, b->given[from] + (what == ALL_GATHER ? 0 : mine) * 4, block, way);
     }
     for (int k = 1; k < b->ranks && what == ALL_REDUCE; k++) {
         int from = (b->rank + k) % b->ranks;
-        fetch(b, from, got + block * (size_t)from, b->got[from] + block * (size_t)from * 4, block);
+        fetch(b, from, got + block * (size_t)from, b->got[from] + block * (size_t)from * 4, block, way);
     }
-    if (what == BROADCAST && b->rank) fetch(b, 0, got, b->given[0], count);
+    if (what == BROADCAST && b->rank) fetch(b, 0, got, b->given[0], count, way);
     if (what == ALL_GATHER) work(got + mine, given, NULL, block, 0);
     if (what == ALL_TO_ALL) work(got + mine, given + mine, NULL, block, 0);
     meet(b);
@@ -306,7 +329,7 @@ void bare_time(struct bare *b, int what, const float *given, float *got, size_t 
                double *ended) {
     for (int i = 0; i < calls; i++) {
         begun[i] = now();
-        if (way & BY_KERNEL) by_kernel(b, what, given, got, count); else once(b, what, given, got, count, way);
+        if (way & BY_KERNEL) by_kernel(b, what, given, got, count, way); else once(b, what, given, got, count, way);
         ended[i] = now();
     }
 }

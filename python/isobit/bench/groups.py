@@ -22,6 +22,8 @@ from isobit.guard import Guard
 START_TIME = 60.0
 ANSWER_TIME = 120.0
 END_TIME = 10.0
+#: `GLIBC_TUNABLES` for large pages under buffers of every size, in every language, as numpy has for large arrays.
+LARGE_PAGES = f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={32 << 20}"
 #: What a rank must not inherit: the driver may itself be a rank of something.
 _FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "ISOBIT_JOB", "ISOBIT_TRACE", "ISOBIT_FLIGHT")
 _FOREIGN_PREFIXES = ("OMPI_COMM_", "PMI_", "PMIX_", "SLURM_")
@@ -137,8 +139,7 @@ class Group:
             SOCKET: str(self._path),
             NAME: f"{self.library.library}-{self.library.interface}".replace(" ", "-"),
             "OMP_NUM_THREADS": "1",
-            # On large pages, as numpy has its large arrays anyway, for buffers of every size in every language.
-            "GLIBC_TUNABLES": f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={32 << 20}",
+            "GLIBC_TUNABLES": LARGE_PAGES,
             **self.library.environment,
         }
         starts: list[tuple[Sequence[str], dict[str, str]]]

@@ -261,7 +261,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { chunk_bytes: 128 * 1024, window_bytes: 1024 * 1024 }
+        Limits { chunk_bytes: 256 * 1024, window_bytes: 1024 * 1024 }
     }
 }
 
