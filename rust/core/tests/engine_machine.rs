@@ -292,6 +292,32 @@ fn a_reduction_that_waits_for_one_message_alone_can_be_carried_out_with_it() {
     assert!(engine.is_finished());
 }
 
+#[test]
+fn a_copy_that_is_carried_out_of_turn_is_not_issued_any_more() {
+    let after_it = send(2, Buf::Out);
+    let steps = vec![(send(1, Buf::Part(0)), vec![]), (copy(Buf::Part(0)), vec![]), (after_it, vec![1])];
+    let mut engine = engine(steps, 0);
+    assert_eq!(
+        (engine.next_copy(), engine.has_only_copies()),
+        (Some(1), false),
+        "a message is to be started"
+    );
+    assert_eq!(engine.poll(), Some(Effect::Send(0)));
+    assert!(engine.has_only_copies());
+    engine.copied(1);
+    assert_eq!(engine.next_copy(), None);
+    assert_eq!(drain(&mut engine), [Effect::Send(2)], "what waited for it goes on");
+    complete(&mut engine, 0);
+    complete(&mut engine, 2);
+    assert!(engine.is_finished());
+}
+
+#[test]
+#[should_panic(expected = "only the next copy")]
+fn a_copy_that_is_not_the_next_can_not_be_carried_out_of_turn() {
+    engine(vec![(copy(Buf::Part(0)), vec![]), (copy(Buf::Part(0)), vec![0])], 0).copied(1);
+}
+
 proptest! {
     #[test]
     fn every_program_ends_whatever_the_order_of_completions(

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use isobit_core::law::LeafMap;
 use isobit_core::schedule::verify::verify;
 use isobit_core::schedule::{
-    Action, Algorithm, Counts, Limits, PlanError, Program, Request, Schedule, Topology, choose, plan,
+    Action, Algorithm, Buf, Counts, Limits, PlanError, Program, Request, Schedule, Step, Topology, choose,
+    plan,
 };
 use isobit_core::wire::Collective;
 use isobit_core::{Contract, ContractSpec, Dtype, Order, Rank, ReduceOp};
@@ -110,6 +111,29 @@ fn a_rank_that_plans_its_part_asks_only_about_its_own_pairs() {
     let request = Request::all_to_all(Dtype::U8, Counts::Matrix(&count));
     let algorithm = choose(&request, &topology, &Limits::default()).unwrap();
     isobit_core::schedule::plan_rank(&request, &topology, &Limits::default(), algorithm, 3).unwrap();
+}
+
+#[test]
+fn what_is_written_to_the_result_waits_for_the_first_that_was_and_for_no_other() {
+    let topology = Topology::single_node(3);
+    for request in [
+        Request::all_to_all(Dtype::U8, Counts::Same(1000)),
+        Request::all_gather(Dtype::U8, Counts::Same(1000)),
+    ] {
+        let limits = Limits { chunk_bytes: 256, window_bytes: 8192 };
+        for program in plan(&request, &topology, &limits, Algorithm::Direct).unwrap().programs {
+            let writes = |step: &Step| match &step.action {
+                Action::Recv { dst, .. } | Action::Copy { dst, .. } => dst.buf == Buf::Out,
+                _ => false,
+            };
+            let first = program.steps.iter().position(writes).unwrap() as u32;
+            for step in program.steps.iter().filter(|step| writes(step)) {
+                let later = step.after.iter().filter(|earlier| **earlier > first);
+                assert_eq!(later.count(), 0, "{:?} waits for {:?}", step.action, step.after);
+            }
+            assert!(program.steps.iter().filter(|step| writes(step)).count() > 6);
+        }
+    }
 }
 
 #[test]

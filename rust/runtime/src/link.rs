@@ -5,7 +5,7 @@ use std::time::Instant;
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
 use isobit_sys::os::sites::Sites;
-use isobit_sys::{ReadSpan, WriteSpan};
+use isobit_sys::{Beside, ReadSpan, WriteSpan};
 
 use crate::transport::memory::{self, MemoryFrame, MemoryTransport};
 use crate::transport::shm::{self, ShmConfig, ShmFrame, ShmOptions, ShmTransport};
@@ -109,6 +109,17 @@ impl Transport for Link {
         payload: ReadSpan<'_>,
     ) -> Result<Option<MessageNumber>, TransportError> {
         each!(self, link => link.try_send(to, channel, header, payload))
+    }
+
+    fn try_send_beside(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        header: &Header,
+        payload: ReadSpan<'_>,
+        beside: Beside<'_>,
+    ) -> Result<Option<MessageNumber>, TransportError> {
+        each!(self, link => link.try_send_beside(to, channel, header, payload, beside))
     }
 
     fn try_share(

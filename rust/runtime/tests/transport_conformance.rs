@@ -101,6 +101,7 @@ macro_rules! every_case {
                 a_full_channel_does_not_hold_up_the_other,
                 ranks_that_all_send_much_before_receiving_do_not_deadlock,
                 a_full_window_says_not_now_and_later_takes_more,
+                a_copy_beside_a_message_is_made_if_that_is_sent_and_only_then,
                 the_window_holds_what_the_capabilities_say,
                 lent_frames_are_held_while_others_arrive_and_dropped_in_any_order,
                 a_send_is_complete_when_the_receiver_has_verified_it,

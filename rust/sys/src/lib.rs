@@ -7,7 +7,7 @@ pub mod memory;
 pub mod os;
 pub mod span;
 
-pub use kernels::{Input, KernelError, Kernels, Prepared, Written};
+pub use kernels::{Beside, Input, KernelError, Kernels, Prepared, Written};
 pub use memory::Memory;
 pub use span::{ReadSpan, WriteSpan};
 

@@ -2,7 +2,7 @@
 //! copies are copies: for every length about all borders of the hash, wherever the bytes lie.
 
 use isobit_sys::os::checksum;
-use isobit_sys::{Kernels, ReadSpan, WriteSpan};
+use isobit_sys::{Beside, Kernels, ReadSpan, WriteSpan};
 use xxhash_rust::xxh3::xxh3_64;
 
 fn noise(len: usize) -> Vec<u8> {
@@ -87,6 +87,51 @@ fn a_span_may_be_copied_to_itself() {
             assert_eq!(memory, bytes);
         }
     }
+}
+
+#[test]
+fn a_copy_beside_another_is_made_as_well_and_changes_no_checksum() {
+    let (bytes, other) = (noise(110_000), noise(120_000).split_off(10_000));
+    let lens = (0..700).step_by(29).chain([1024, 4095, 4096, 4097, 8191, 8192, 8256, 12_289, 100_003]);
+    let places = [(0, 0), (0, 5), (5, 0), (63, 1), (17, 17)];
+    for (len, (from, to)) in lens.flat_map(|len| places.map(|places| (len, places))) {
+        for (kernels, is_streamed) in Kernels::available().into_iter().flat_map(|k| [(k, false), (k, true)]) {
+            let what = format!("{}: {len} bytes to {from} and {to}, streamed: {is_streamed}", kernels.name());
+            let (sent, own) = (&bytes[to..][..len], &other[from..][..len]);
+            let mut memory = [len, len].map(|len| vec![0xa5; len + 200]);
+            // So far behind the start of a line.
+            let [first, second] = [(&memory[0], from), (&memory[1], to)]
+                .map(|(memory, place)| memory.as_ptr().align_offset(64) + place);
+            let [message, kept] = &mut memory;
+            let beside = Beside { src: own.into(), dst: (&mut kept[second..][..len]).into() };
+            let target = (&mut message[first..][..len]).into();
+            let sum = kernels.copy_checksum_beside(sent.into(), target, is_streamed, beside);
+            assert_eq!(sum, xxh3_64(sent), "{what}");
+            for (memory, place, expected) in [(&memory[0], first, sent), (&memory[1], second, own)] {
+                assert!(memory[place..][..len] == *expected, "{what}: copied as they are");
+                let outside = memory[..place].iter().chain(&memory[place + len..]);
+                assert!(outside.into_iter().all(|byte| *byte == 0xa5), "{what}: wrote outside");
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "do not overlap")]
+fn a_copy_beside_another_into_its_source_is_refused() {
+    let (mut message, own, mut sent) = (noise(3000), noise(3000), vec![0; 3000]);
+    let span = WriteSpan::from(message.as_mut_slice());
+    let beside = Beside { src: own.as_slice().into(), dst: span };
+    Kernels::best().copy_checksum_beside(span.into(), sent.as_mut_slice().into(), false, beside);
+}
+
+#[test]
+#[should_panic(expected = "of as many bytes")]
+fn a_copy_beside_another_is_of_as_many_bytes() {
+    let (message, mut sent) = (noise(3000), vec![0; 6000]);
+    let (to, kept) = sent.split_at_mut(3000);
+    let beside = Beside { src: (&message[1..]).into(), dst: (&mut kept[1..]).into() };
+    Kernels::best().copy_checksum_beside(message.as_slice().into(), to.into(), false, beside);
 }
 
 #[test]

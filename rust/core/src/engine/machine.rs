@@ -234,6 +234,30 @@ impl Engine {
         self.on_event(Event::Completed(reduction));
     }
 
+    /// The `Copy` that is next when no message is left to start, if it is no reduction: whoever sends a message can
+    /// carry it out in the same pass, and say so with [`Engine::copied`].
+    pub fn next_copy(&self) -> Option<StepIndex> {
+        match self.work.front() {
+            Some(Effect::Copy(step)) => Some(*step),
+            _ => None,
+        }
+    }
+
+    /// Whether there is nothing to do but copies, or nothing at all.
+    pub fn has_only_copies(&self) -> bool {
+        self.messages.is_empty() && self.work.front().is_none_or(|effect| matches!(effect, Effect::Copy(_)))
+    }
+
+    /// Takes note that the next `Copy` is complete, which `poll` has not given.
+    ///
+    /// Panics if it is not the next one.
+    pub fn copied(&mut self, copy: StepIndex) {
+        assert_eq!(self.next_copy(), Some(copy), "only the next copy is carried out of turn");
+        self.work.pop_front();
+        self.states[copy as usize] = State::Started;
+        self.on_event(Event::Completed(copy));
+    }
+
     /// Whether every step is complete and every view has been given back.
     pub fn is_finished(&self) -> bool {
         self.left == 0 && self.messages.is_empty()

@@ -46,6 +46,8 @@ struct Recorder {
     fenced: BTreeSet<Rank>,
     /// What every later write to the result must wait for.
     gate: Vec<StepIndex>,
+    /// Whether one has waited, so that `gate` is that one.
+    is_open: bool,
 }
 
 /// See the module.
@@ -222,6 +224,7 @@ impl<'a> Builder<'a> {
         if self.records(rank) {
             let recorder = &mut self.recorders[rank as usize];
             recorder.gate = recorder.first.values().copied().collect();
+            recorder.is_open = false;
         }
     }
 
@@ -257,9 +260,11 @@ impl<'a> Builder<'a> {
             }
         }
         if action.writes_result() && !recorder.gate.is_empty() {
+            after.extend(&recorder.gate);
             // The later ones wait for this one alone: else thousands of ranks would be thousands of times as many.
-            after.append(&mut recorder.gate);
-            recorder.gate.push(step);
+            if !std::mem::replace(&mut recorder.is_open, true) {
+                recorder.gate = vec![step];
+            }
         }
         after.retain(|earlier| *earlier != step);
         after.sort_unstable();

@@ -153,6 +153,36 @@ fn what_several_ranks_read_from_one_place_is_right_though_it_was_damaged() {
     assert_eq!(results.len(), 5);
 }
 
+/// So large that it goes past the caches: a rank's own blocks are copied in the passes that send its messages, and once,
+/// though some of those are sent again; where a block is in its place already, it stays as it is.
+#[test]
+fn own_blocks_that_are_copied_beside_messages_are_right_though_those_were_damaged() {
+    const BLOCK: usize = 9 << 20;
+    let prepare = |link: &mut ShmTransport| {
+        link.set_tamper(Box::new(|a| (a.number % 3 != 1 && !a.again).then_some(20)));
+    };
+    let results = over_shm(2, prepare, |comm| {
+        let rank = comm.rank() as usize;
+        let block = |of: usize, to: usize| move |at: usize| (at * 31 + (at >> 12) + 64 * of + 128 * to) as u8;
+        let given: Vec<u8> = (0..2).flat_map(|to| (0..BLOCK).map(block(rank, to))).collect();
+        let mut call = Call { shape: &[2 * BLOCK as u64], timeout: None, interrupt: &mut || false };
+        let mut all = vec![0; 2 * BLOCK];
+        comm.all_to_all(given.as_slice().into(), all.as_mut_slice().into(), Dtype::U8, None, None, &mut call)
+            .unwrap();
+        assert!(all.iter().copied().eq((0..2).flat_map(|from| (0..BLOCK).map(block(from, rank)))));
+        for is_in_place in [false, true] {
+            all.fill(0);
+            all[rank * BLOCK..][..BLOCK].copy_from_slice(&given[..BLOCK]);
+            let out = WriteSpan::from(all.as_mut_slice());
+            let own =
+                if is_in_place { out.slice(rank * BLOCK, BLOCK).into() } else { (&given[..BLOCK]).into() };
+            comm.all_gather(own, out, Dtype::U8, None, &mut call).unwrap();
+            assert!(all.iter().copied().eq((0..2).flat_map(|from| (0..BLOCK).map(block(from, 0)))));
+        }
+    });
+    assert_eq!(results.len(), 2);
+}
+
 /// Only what goes to rank 0, the first, is damaged on its way; the others ask again because they read the same bytes.
 #[test]
 fn ranks_that_get_the_same_bytes_read_them_from_one_place() {

@@ -16,7 +16,7 @@ use super::abort::AbortHandle;
 use super::failure::Failure;
 use super::notice::is_notice;
 use super::operation::{Operation, compare};
-use super::peer::{Early, Flight, Peer};
+use super::peer::{Early, Peer};
 use super::plans::Sending;
 use super::shares::Shares;
 use super::straight::Straight;
@@ -102,7 +102,7 @@ impl Exchange<'_, '_> {
         }
         let (mut waiting, mut looked) = (None, 0);
         loop {
-            let mut moved = self.compute()?;
+            let mut moved = self.compute(self.sends_beside())?;
             if self.engine.is_finished() {
                 // A peer that has gone on to the next epoch takes messages of this one without using them.
                 return self.check_epoch();
@@ -111,7 +111,7 @@ impl Exchange<'_, '_> {
             for rank in 0..self.link.world_size() {
                 moved |= self.converse(rank)?;
             }
-            if moved {
+            if moved || self.compute(false)? {
                 looked = 0;
             } else if looked < patience {
                 looked += 1;
@@ -147,9 +147,13 @@ impl Exchange<'_, '_> {
     }
 
     /// Lets the engine go on without messages, up to its next copy: whether there was one. Data that was
-    /// just sent is then still in the cache when it is copied.
-    fn compute(&mut self) -> Result<bool, Failure> {
-        while let Some(effect) = self.engine.poll() {
+    /// just sent is then still in the cache when it is copied. Copies may be left alone.
+    fn compute(&mut self, leaves_copies: bool) -> Result<bool, Failure> {
+        loop {
+            if leaves_copies && self.engine.has_only_copies() {
+                return Ok(false);
+            }
+            let Some(effect) = self.engine.poll() else { return Ok(false) };
             match effect {
                 Effect::Release(view) => self.executor.release(view),
                 Effect::Send(step) => match self.program.steps[step as usize].action {
@@ -183,7 +187,6 @@ impl Exchange<'_, '_> {
                 }
             }
         }
-        Ok(false)
     }
 
     fn peer(&mut self, rank: Rank) -> &mut Peer {
@@ -218,38 +221,6 @@ impl Exchange<'_, '_> {
             }
         }
         Ok(moved)
-    }
-
-    fn send(&mut self, rank: Rank, step: StepIndex) -> Result<bool, Failure> {
-        let header = self.header(rank, self.operation.channel, self.engine.message(step));
-        let (src, content) = sent(self.program, step);
-        let bytes = self.payload_bytes(src, content) as usize;
-        let start = trace::begin(self.trace.as_deref());
-        if self.sending != Sending::Verified
-            && self.link.capabilities().buffered_bytes_max.is_some_and(|max| bytes <= max)
-        {
-            let header = header.with(bytes as u32);
-            let payload = self.executor.read(src, content);
-            if !self.link.try_send_buffered(rank, header.channel, &header.draft(), payload)? {
-                return Ok(false);
-            }
-            self.link.ring(rank);
-            self.engine.on_event(Event::Completed(step));
-        } else {
-            let share = self.share(rank, step)?;
-            let payload = self.executor.read(src, content);
-            let sent = match share {
-                Some(share) => self.link.try_send_shared(rank, &header, share, payload)?,
-                None => self.link.try_send(rank, header.channel, &header, payload)?,
-            };
-            let Some(number) = sent else { return Ok(false) };
-            self.shares.sent(step);
-            self.peers[rank as usize].flights.push_back(Flight { step, number, header });
-        }
-        if let (Some(start), Some(trace)) = (start, &mut self.trace) {
-            trace.step(Step::Send(rank), start, bytes);
-        }
-        Ok(true)
     }
 
     fn receive(&mut self, rank: Rank, step: StepIndex) -> Result<bool, Failure> {
@@ -360,21 +331,8 @@ impl Exchange<'_, '_> {
         if epoch > self.operation.epoch { self.check_epoch() } else { Ok(()) }
     }
 
-    /// Answers one peer that received a message damaged. A flight of an earlier call can't be asked
-    /// for: calls end when all their flights are verified, and withdraw those that are not.
-    fn resend(&mut self) -> Result<bool, Failure> {
-        let Some((rank, channel, number)) = self.link.resend_wanted() else { return Ok(false) };
-        let flights = &self.peers[rank as usize].flights;
-        let Some(flight) = flights.iter().find(|f| f.number == number && f.header.channel == channel) else {
-            return Ok(false);
-        };
-        let (src, content) = sent(self.program, flight.step);
-        let payload = self.executor.read(src, content);
-        Ok(self.link.resend(rank, channel, number, &flight.header, payload)?)
-    }
-
     #[cold]
-    fn trace_work(&mut self, step: StepIndex, start: Instant) {
+    pub(super) fn trace_work(&mut self, step: StepIndex, start: Instant) {
         let Some(trace) = &mut self.trace else { return };
         let bytes = |len: u64, content| len as usize * self.executor.element_bytes(content);
         match &self.program.steps[step as usize].action {

@@ -19,6 +19,7 @@ mod peer;
 mod plans;
 mod reason;
 mod reduced;
+mod sending;
 mod shapes;
 mod shares;
 mod signature;

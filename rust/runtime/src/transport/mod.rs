@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use isobit_core::Rank;
 use isobit_core::wire::{Channel, Draft, Header};
 use isobit_sys::os::sites::Sites;
-use isobit_sys::{ReadSpan, WriteSpan};
+use isobit_sys::{Beside, Kernels, ReadSpan, WriteSpan};
 use thiserror::Error;
 
 pub use isobit_sys::os::ring::{Look, Share};
@@ -183,6 +183,23 @@ pub trait Transport: Send {
         header: &Header,
         payload: ReadSpan<'_>,
     ) -> Result<Option<MessageNumber>, TransportError>;
+
+    /// As `try_send`; if the message is sent, a copy of this rank's own, of as many bytes, is made as well: in the same
+    /// pass, if that is faster.
+    fn try_send_beside(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        header: &Header,
+        payload: ReadSpan<'_>,
+        beside: Beside<'_>,
+    ) -> Result<Option<MessageNumber>, TransportError> {
+        let sent = self.try_send(to, channel, header, payload)?;
+        if sent.is_some() {
+            Kernels::best().stream(beside.src, beside.dst);
+        }
+        Ok(sent)
+    }
 
     /// Puts a payload of more than `buffered_bytes_max` bytes where all peers can read it, for `readers` of them, of whom
     /// this is the first, if there is room and this transport has such a place. `try_send_shared` then sends it to each; it

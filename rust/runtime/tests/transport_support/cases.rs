@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use isobit::transport::{ABORT_BYTES_MAX, Frame, Transport, TransportError};
 use isobit_core::wire::Channel;
-use isobit_sys::ReadSpan;
+use isobit_sys::{Beside, ReadSpan};
 
 pub(crate) use super::buffered::*;
 pub(crate) use super::damaged::*;
@@ -119,6 +119,28 @@ pub(crate) fn a_full_window_says_not_now_and_later_takes_more<F: Fixture>() {
             assert_eq!(payload(&recv(&mut group[1], 0, channel).unwrap()), body);
         }
         assert!(matches!(group[1].try_recv(0, channel), Ok(None)));
+    }
+}
+
+pub(crate) fn a_copy_beside_a_message_is_made_if_that_is_sent_and_only_then<F: Fixture>() {
+    let mut group = F::group(2);
+    let size = group[0].capabilities().payload_bytes_max;
+    let own = bytes(99, size);
+    for number in 0.. {
+        let (mut copy, body) = (vec![0; size], bytes(number, size));
+        let beside = Beside { src: own.as_slice().into(), dst: copy.as_mut_slice().into() };
+        let header = header(0, 1, C, number as u32);
+        let sent = group[0].try_send_beside(1, C, &header, kept(body), beside).unwrap();
+        assert!(copy == if sent.is_some() { own.clone() } else { vec![0; size] }, "sent: {sent:?}");
+        if sent.is_none() {
+            for number in 0..number {
+                assert!(
+                    payload(&recv(&mut group[1], 0, C).unwrap()) == bytes(number, size),
+                    "message {number}"
+                );
+            }
+            return;
+        }
     }
 }
 

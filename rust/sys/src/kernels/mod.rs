@@ -4,6 +4,7 @@
 //! A reduction runs block by block: a few fused loops combine a block of all inputs in registers and
 //! in the first-level cache, and the result is rounded and written once.
 
+mod beside;
 mod block;
 mod element;
 mod exact;
@@ -28,6 +29,7 @@ use thiserror::Error;
 
 use crate::fpenv::Guard;
 use crate::{ReadSpan, WriteSpan};
+pub use beside::Beside;
 use block::{BLOCK, LoadFn, Slot, StoreFn};
 use exact_block::{Plan, SumFn};
 use isa::{Isa, Scalar};
@@ -245,12 +247,22 @@ impl Kernels {
     pub fn stream(&self, src: ReadSpan<'_>, dst: WriteSpan<'_>) {
         check_copy(src, dst);
         if src.as_ptr() != dst.as_ptr().cast_const() {
-            // SAFETY: the instruction set exists; both have the same length and are disjoint.
-            unsafe {
-                (self.passes.stream)(src.as_ptr(), dst.as_ptr(), src.len());
-                (self.passes.fence)();
-            }
+            self.stream_unfenced(src, dst);
+            self.fence();
         }
+    }
+
+    /// Copies past the caches. Before anybody else may see it, a `fence` must follow: one for many copies, since it
+    /// waits for memory. Panics if the spans differ in length or overlap.
+    fn stream_unfenced(&self, src: ReadSpan<'_>, dst: WriteSpan<'_>) {
+        assert!(src.len() == dst.len() && src.is_disjoint(dst), "a copy past the caches is to other memory");
+        // SAFETY: the instruction set exists; both have the same length and are disjoint.
+        unsafe { (self.passes.stream)(src.as_ptr(), dst.as_ptr(), src.len()) };
+    }
+
+    fn fence(&self) {
+        // SAFETY: the instruction set exists.
+        unsafe { (self.passes.fence)() };
     }
 
     /// Copies as [`Kernels::stream`] does and returns the XXH3-64 of what was copied.

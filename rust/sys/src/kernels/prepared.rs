@@ -64,7 +64,7 @@ pub(super) struct Passes {
     pair_summed: unsafe fn(Pair) -> u64,
     merge: unsafe fn(Merge, Places<'_>),
     /// Takes what lies before `end` into a checksum.
-    follow: unsafe fn(&mut Hash, *const u8, usize),
+    pub(super) follow: unsafe fn(&mut Hash, *const u8, usize),
 }
 
 type StreamFn = unsafe fn(*const u8, *mut u8, usize);

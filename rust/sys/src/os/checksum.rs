@@ -2,7 +2,7 @@
 //!
 //! With the feature `unchecked`, which is for measuring what checks cost and never ships, every checksum is 0.
 
-use crate::{KernelError, Kernels, Prepared, ReadSpan, WriteSpan, Written};
+use crate::{Beside, KernelError, Kernels, Prepared, ReadSpan, WriteSpan, Written};
 
 /// Copies `src` to `dst`, disjoint or the same memory, and gives the XXH3-64 of the bytes. Panics if
 /// their lengths differ or they overlap otherwise.
@@ -30,6 +30,15 @@ pub fn stream(src: ReadSpan<'_>, dst: WriteSpan<'_>) -> u64 {
         return 0;
     }
     Kernels::best().stream_checksum(src, dst)
+}
+
+/// As `copy`, or as `stream` if it `is_streamed`, and [another copy beside it](Kernels::copy_checksum_beside).
+pub fn copy_beside(src: ReadSpan<'_>, dst: WriteSpan<'_>, is_streamed: bool, beside: Beside<'_>) -> u64 {
+    if cfg!(feature = "unchecked") {
+        Kernels::best().stream(beside.src, beside.dst);
+        return if is_streamed { stream(src, dst) } else { copy(src, dst) };
+    }
+    Kernels::best().copy_checksum_beside(src, dst, is_streamed, beside)
 }
 
 /// The XXH3-64 of bytes.

@@ -10,7 +10,7 @@ use isobit_core::wire::{Channel, Draft, Header};
 use isobit_sys::os::ring::{self, Consumer, HEADS_KEPT, Outbox, Popped, Producer, RingError, Share, Way};
 use isobit_sys::os::sites::Sites;
 use isobit_sys::os::wake::Sleeper;
-use isobit_sys::{ReadSpan, WriteSpan};
+use isobit_sys::{Beside, ReadSpan, WriteSpan};
 
 use super::bootstrap::Formed;
 use super::frame::{Shared, ShmFrame};
@@ -118,6 +118,30 @@ impl ShmTransport {
         move |error| TransportError::Corruption { from, to, detail: error.to_string() }
     }
 
+    fn send(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        header: &Header,
+        payload: ReadSpan<'_>,
+        beside: Option<Beside<'_>>,
+    ) -> Result<Option<MessageNumber>, TransportError> {
+        assert!(payload.len() <= self.payload_bytes_max, "the payload exceeds the largest");
+        self.check(to)?;
+        let (rank, damage) = (self.rank, self.damage(to, channel, false));
+        let mark = mark(&header.with(payload.len() as u32).draft(), payload.len());
+        let (head, producer) = (head(header, payload, damage), self.producer(to, channel));
+        let sent = match beside {
+            Some(beside) => producer.try_push_beside(payload, mark, head, beside),
+            None => producer.try_push(payload, mark, head),
+        };
+        let sent = sent.map_err(Self::broken(rank, to))?;
+        if sent.is_some() {
+            self.shared.notify(to);
+        }
+        Ok(sent)
+    }
+
     /// The bit of the next message's payload, or of what stands in for it, that a test wants flipped.
     #[cold]
     pub(super) fn damage(&mut self, to: Rank, channel: Channel, again: bool) -> Option<usize> {
@@ -165,17 +189,18 @@ impl Transport for ShmTransport {
         header: &Header,
         payload: ReadSpan<'_>,
     ) -> Result<Option<MessageNumber>, TransportError> {
-        assert!(payload.len() <= self.payload_bytes_max, "the payload exceeds the largest");
-        self.check(to)?;
-        let (rank, damage) = (self.rank, self.damage(to, channel, false));
-        let mark = mark(&header.with(payload.len() as u32).draft(), payload.len());
-        let head = head(header, payload, damage);
-        let sent =
-            self.producer(to, channel).try_push(payload, mark, head).map_err(Self::broken(rank, to))?;
-        if sent.is_some() {
-            self.shared.notify(to);
-        }
-        Ok(sent)
+        self.send(to, channel, header, payload, None)
+    }
+
+    fn try_send_beside(
+        &mut self,
+        to: Rank,
+        channel: Channel,
+        header: &Header,
+        payload: ReadSpan<'_>,
+        beside: Beside<'_>,
+    ) -> Result<Option<MessageNumber>, TransportError> {
+        self.send(to, channel, header, payload, Some(beside))
     }
 
     fn try_share(

@@ -7,7 +7,7 @@
 //! sides measure both ways, all the time. A value never depends on it.
 
 use crate::os::checksum;
-use crate::{ReadSpan, WriteSpan};
+use crate::{Beside, ReadSpan, WriteSpan};
 
 /// How a payload reaches its receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +26,11 @@ impl Way {
             Way::Cached => checksum::copy(payload, to),
             Way::Streamed => checksum::stream(payload, to),
         }
+    }
+
+    /// The same, with another copy in the same pass.
+    pub(super) fn write_beside(self, payload: ReadSpan<'_>, to: WriteSpan<'_>, beside: Beside<'_>) -> u64 {
+        checksum::copy_beside(payload, to, self == Way::Streamed, beside)
     }
 
     /// The one that this is not.

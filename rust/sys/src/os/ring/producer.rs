@@ -14,7 +14,7 @@ use super::{
 use crate::clock::ticks;
 use crate::os::shared::SharedBytes;
 use crate::os::sync::fence;
-use crate::{ReadSpan, WriteSpan};
+use crate::{Beside, ReadSpan, WriteSpan};
 
 /// The side that sends.
 pub struct Producer {
@@ -118,7 +118,18 @@ impl Producer {
         mark: u64,
         head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
     ) -> Result<Option<u64>, RingError> {
-        self.push(payload, mark, |sum, [sent, _]: [WriteSpan<'_>; 2]| head(sum, sent), None)
+        self.push(payload, mark, |sum, [sent, _]: [WriteSpan<'_>; 2]| head(sum, sent), None, None)
+    }
+
+    /// The same; if it is sent, another copy is made in the same pass.
+    pub fn try_push_beside(
+        &mut self,
+        payload: ReadSpan<'_>,
+        mark: u64,
+        head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
+        beside: Beside<'_>,
+    ) -> Result<Option<u64>, RingError> {
+        self.push(payload, mark, |sum, [sent, _]: [WriteSpan<'_>; 2]| head(sum, sent), None, Some(beside))
     }
 
     /// Sends a message of at most [`BUFFERED_BYTES_MAX`] bytes if there is room for it and for a copy, which the
@@ -139,7 +150,7 @@ impl Producer {
                 self.copy_place(payload.len())
             }
         };
-        if copy.is_some() { self.push(payload, mark, head, copy) } else { Ok(None) }
+        if copy.is_some() { self.push(payload, mark, head, copy, None) } else { Ok(None) }
     }
 
     /// Where the next copy can be: behind the latest, or at the start if it is free and as much as stays in the caches
@@ -168,6 +179,7 @@ impl Producer {
         mark: u64,
         head: impl FnOnce(u64, [WriteSpan<'_>; 2]) -> [u8; HEAD_BYTES],
         copy: Option<usize>,
+        beside: Option<Beside<'_>>,
     ) -> Result<Option<u64>, RingError> {
         assert!(payload.len() <= payload_bytes_max(self.ring.capacity), "a payload that always fits");
         let stays_warm = self.stays_warm || payload.len() <= WARM_PAYLOAD_MAX;
@@ -175,8 +187,9 @@ impl Producer {
         let way = self.way(payload.len());
         let (place, bytes) = (room.place + PAYLOAD_AT, payload.len());
         let kept = Kept::new(room, Payload { place, bytes, way, is_shared: false }, copy);
-        let start = is_measured(self.sent, payload.len()).then(ticks);
-        let seal = self.write_frame(&kept, self.sent, payload, head);
+        // What is made beside it would count as the way's.
+        let start = (beside.is_none() && is_measured(self.sent, payload.len())).then(ticks);
+        let seal = self.write_frame(&kept, self.sent, payload, head, beside);
         if let Some(start) = start {
             self.choice.took(way, payload.len(), ticks() - start);
         }
@@ -309,7 +322,7 @@ impl Producer {
         head: impl FnOnce(u64, WriteSpan<'_>) -> [u8; HEAD_BYTES],
     ) -> Result<(), RingError> {
         let kept = self.wanted(number, payload)?;
-        self.write_frame(&kept, number, payload, |sum, [sent, _]| head(sum, sent));
+        self.write_frame(&kept, number, payload, |sum, [sent, _]| head(sum, sent), None);
         self.say_resent(number);
         Ok(())
     }
@@ -374,6 +387,7 @@ impl Producer {
         number: u64,
         payload: ReadSpan<'_>,
         head: impl FnOnce(u64, [WriteSpan<'_>; 2]) -> [u8; HEAD_BYTES],
+        beside: Option<Beside<'_>>,
     ) -> u64 {
         // SAFETY: no message that is not verified has its copy there, and this thread has no other span over it.
         let copy = |at| unsafe { self.ring.memory.writing(COPIES + at, HEAD_BYTES + payload.len()) };
@@ -385,7 +399,11 @@ impl Producer {
         // SAFETY: the frame is the producer's, between `tail` and `head + capacity` or handed back
         // by `wanted`, and this thread has no other span over it.
         let sent = unsafe { self.ring.writing(kept.payload.place, payload.len()) };
-        let sum = kept.payload.way.write(payload, sent);
+        let way = kept.payload.way;
+        let sum = match beside {
+            Some(beside) => way.write_beside(payload, sent, beside),
+            None => way.write(payload, sent),
+        };
         let head = head(sum, [sent, copied]);
         if let Some(copy) = copy {
             copy.slice(0, HEAD_BYTES).write(&head);
