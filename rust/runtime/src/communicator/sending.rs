@@ -61,9 +61,10 @@ impl Exchange<'_, '_> {
 
     /// Whether copies wait for messages that they can be made beside: those that go past the caches, to other memory.
     pub(super) fn sends_beside(&self) -> bool {
+        let mut next = self.peers.iter().filter_map(|peer| peer.outgoing.front());
         self.executor.streams()
             && self.executor.is_apart()
-            && self.peers.iter().any(|peer| !peer.outgoing.is_empty())
+            && next.any(|step| !self.shares.is_for_many(*step))
     }
 
     /// The copy that is made beside a message of so many bytes.

@@ -65,6 +65,11 @@ impl Shares {
         self.left.extend(self.sizes.iter().map(|size| (*size, None)));
     }
 
+    /// Whether a message takes to enough ranks what others take to them.
+    pub(super) fn is_for_many(&self, step: StepIndex) -> bool {
+        self.groups[step as usize].is_some_and(|group| self.sizes[group] >= READERS_MIN)
+    }
+
     /// Takes note that a message has been sent.
     pub(super) fn sent(&mut self, step: StepIndex) {
         if let Some(group) = self.groups[step as usize] {
