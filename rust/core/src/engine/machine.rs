@@ -243,9 +243,9 @@ impl Engine {
         }
     }
 
-    /// Whether there is nothing to do but copies, or nothing at all.
-    pub fn has_only_copies(&self) -> bool {
-        self.messages.is_empty() && self.work.front().is_none_or(|effect| matches!(effect, Effect::Copy(_)))
+    /// What `poll` would give.
+    pub fn peek(&self) -> Option<Effect> {
+        self.messages.front().or_else(|| self.work.front()).copied()
     }
 
     /// Takes note that the next `Copy` is complete, which `poll` has not given.

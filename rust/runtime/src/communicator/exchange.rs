@@ -150,7 +150,7 @@ impl Exchange<'_, '_> {
     /// just sent is then still in the cache when it is copied. Copies may be left alone.
     fn compute(&mut self, leaves_copies: bool) -> Result<bool, Failure> {
         loop {
-            if leaves_copies && self.engine.has_only_copies() {
+            if leaves_copies && matches!(self.engine.peek(), Some(Effect::Copy(_))) {
                 return Ok(false);
             }
             let Some(effect) = self.engine.poll() else { return Ok(false) };
