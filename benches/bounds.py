@@ -10,8 +10,8 @@ kernel's copy from one process to another (`process_vm_readv`), left out where i
 Prints medians in microseconds, from the first rank's begin to the last one's end, and how much of isobit's time the
 bare work takes: 1.00 is as fast as that. Below 64 KiB, where calling from Python would be most of it, only the bare
 work, of calls that follow each other: `isobit bench` measures the library there, from Rust. Buffers are on large
-pages, as those of `isobit bench` are: with them the kernel copies 1.4 to 1.65 times as fast. It makes no checksum meanwhile:
-the last column is its copies where both sides read what crossed once more, as any checksum has to.
+pages, as those of `isobit bench` are: with them the kernel copies 1.4 to 1.65 times as fast. It makes no checksum
+meanwhile: the last column is its copies where both sides read what crossed once more, as any checksum has to.
 """
 
 from __future__ import annotations

@@ -298,12 +298,12 @@ fn a_copy_that_is_carried_out_of_turn_is_not_issued_any_more() {
     let steps = vec![(send(1, Buf::Part(0)), vec![]), (copy(Buf::Part(0)), vec![]), (after_it, vec![1])];
     let mut engine = engine(steps, 0);
     assert_eq!(
-        (engine.next_copy(), engine.has_only_copies()),
-        (Some(1), false),
-        "a message is to be started"
+        (engine.next_copy(), engine.peek()),
+        (Some(1), Some(Effect::Send(0))),
+        "a message comes first"
     );
     assert_eq!(engine.poll(), Some(Effect::Send(0)));
-    assert!(engine.has_only_copies());
+    assert_eq!(engine.peek(), Some(Effect::Copy(1)));
     engine.copied(1);
     assert_eq!(engine.next_copy(), None);
     assert_eq!(drain(&mut engine), [Effect::Send(2)], "what waited for it goes on");
