@@ -63,17 +63,17 @@ impl Default for Constants {
     fn default() -> Constants {
         Constants {
             call_us: 0.17,
-            step_within_us: 0.1,
+            step_within_us: 0.12,
             step_between_us: 10.0,
-            message_within_us: 0.03,
+            message_within_us: 0.0025,
             message_between_us: 1.0,
-            wait_us: 1.2,
-            slice_us: 0.3,
-            bandwidth_within: 14.0,
+            wait_us: 1.3,
+            slice_us: 0.1,
+            bandwidth_within: 24.0,
             bandwidth_between: 12.5,
-            reduction_speed: 75.0,
-            copy_speed: 30.0,
-            memory_speed: 38.0,
+            reduction_speed: 48.0,
+            copy_speed: 28.0,
+            memory_speed: 60.0,
         }
     }
 }
