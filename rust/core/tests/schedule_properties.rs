@@ -237,6 +237,27 @@ fn ranks_that_share_cores_exchange_small_tensors_over_one_of_them() {
 }
 
 #[test]
+fn what_is_only_moved_is_cut_into_pieces_but_not_where_ranks_share_cores() {
+    let same = Counts::Same(1 << 16);
+    let requests = [
+        Request::all_gather(Dtype::F32, same),
+        Request::all_to_all(Dtype::F32, same),
+        Request::broadcast(Dtype::F32, 0, 1 << 16),
+        Request::scatter(Dtype::F32, 0, same),
+    ];
+    for request in requests {
+        let of_one_block = |cores| {
+            let topology = Topology::single_node(8).on_cores(cores);
+            let algorithm = choose(&request, &topology, &Limits::default()).unwrap();
+            let schedule = plan(&request, &topology, &Limits::default(), algorithm).unwrap();
+            let steps = schedule.programs[0].steps.iter();
+            steps.filter(|step| matches!(step.action, Action::Send { to: 1, src, .. } if src.len > 0)).count()
+        };
+        assert_eq!((of_one_block(8), of_one_block(2)), (4, 1), "{:?}", request.collective);
+    }
+}
+
+#[test]
 fn what_can_not_be_planned_is_refused_with_the_reason() {
     let topology = Topology::single_node(3);
     let map = LeafMap::one_each(3);

@@ -1,6 +1,7 @@
 //! The algorithms by name, which one is chosen, and the entry to planning.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::builder::Builder;
 use super::{
@@ -341,37 +342,41 @@ impl Context<'_> {
         let message = self.layout.request().dtype.size() as u64;
         self.chunk(b, &Footprint { message, lent: message, slot: 0, slots: 0 })
     }
+
+    /// The pieces of a range that is only moved, as starts and lengths.
+    pub(super) fn pieces(&self, range: Range<u64>, chunk: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let piece = self.piece(range.end - range.start, chunk, PIECES);
+        chunks(range, piece)
+    }
+
+    /// How many elements of `len` that every rank sends to others at once go at a time.
+    pub(super) fn piece_exchanged(&self, len: u64, chunk: u64) -> u64 {
+        self.piece(len, chunk, PIECES_EXCHANGED)
+    }
+
+    fn piece(&self, len: u64, chunk: u64, pieces: u64) -> u64 {
+        if self.topology.shares_cores() { chunk } else { (len / pieces).clamp(chunk.div_ceil(4), chunk) }
+    }
 }
 
 /// What is only moved is cut into so many pieces at least, unless they would be shorter than a quarter of a chunk: nothing
-/// can be received while the first is sent.
-pub(super) const PIECES: u64 = 8;
+/// can be received while the first is sent. It isn't where ranks share cores: who would receive does not run then.
+const PIECES: u64 = 8;
 /// The same where every rank sends and receives: it has its own to send meanwhile, and each message costs.
-pub(super) const PIECES_EXCHANGED: u64 = 4;
-
-/// How many elements of `len` that are only moved go at a time.
-pub(super) fn piece(len: u64, chunk: u64, pieces: u64) -> u64 {
-    (len / pieces).clamp(chunk.div_ceil(4), chunk)
-}
-
-/// The pieces of a range that is only moved, as starts and lengths.
-pub(super) fn pieces(range: std::ops::Range<u64>, chunk: u64) -> impl Iterator<Item = (u64, u64)> {
-    let piece = piece(range.end - range.start, chunk, PIECES);
-    chunks(range, piece)
-}
+const PIECES_EXCHANGED: u64 = 4;
 
 /// The chunks of a range, as starts and lengths.
-pub(super) fn chunks(range: std::ops::Range<u64>, chunk: u64) -> impl Iterator<Item = (u64, u64)> {
+pub(super) fn chunks(range: Range<u64>, chunk: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..chunks_in(&range, chunk)).filter_map(move |index| chunk_of(&range, chunk, index))
 }
 
 /// How many chunks a range has.
-pub(super) fn chunks_in(range: &std::ops::Range<u64>, chunk: u64) -> u64 {
+pub(super) fn chunks_in(range: &Range<u64>, chunk: u64) -> u64 {
     (range.end - range.start).div_ceil(chunk)
 }
 
 /// One chunk of a range, as start and length.
-pub(super) fn chunk_of(range: &std::ops::Range<u64>, chunk: u64, index: u64) -> Option<(u64, u64)> {
+pub(super) fn chunk_of(range: &Range<u64>, chunk: u64, index: u64) -> Option<(u64, u64)> {
     let start = index.checked_mul(chunk)?.checked_add(range.start)?;
     (start < range.end).then(|| (start, chunk.min(range.end - start)))
 }

@@ -65,7 +65,9 @@ pub(crate) fn sum(order: Order, leaves: u32, dtype: Dtype) -> Contract {
 /// Ranks spread over machines of different sizes, not in order.
 pub(crate) fn machines(world_size: u32, choices: &mut Choices) -> Topology {
     let machines = 1 + choices.below(u64::from(world_size).min(9));
-    Topology::new((0..world_size).map(|_| u32::try_from(choices.below(machines)).unwrap()).collect())
+    let topology =
+        Topology::new((0..world_size).map(|_| u32::try_from(choices.below(machines)).unwrap()).collect());
+    if choices.below(2) == 0 { topology } else { topology.on_cores(1) }
 }
 
 /// Plans with the smallest limits that do, so that there are many chunks and no slack, or with the

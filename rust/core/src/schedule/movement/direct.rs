@@ -2,7 +2,7 @@
 //! No rank is everyone's target at the same time.
 
 use crate::Rank;
-use crate::schedule::algorithm::{Context, PIECES_EXCHANGED, chunks, piece, pieces};
+use crate::schedule::algorithm::{Context, chunks};
 use crate::schedule::builder::{Builder, Place, region};
 use crate::schedule::{Buf, Content, PlanError, Region};
 
@@ -10,7 +10,7 @@ use crate::schedule::{Buf, Content, PlanError, Region};
 pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
     let world_size = ctx.layout.world_size();
     let longest = (0..world_size).map(|rank| ctx.layout.part_len(rank)).max().unwrap_or(0);
-    let chunk = piece(longest, ctx.data_chunk(b)?, PIECES_EXCHANGED);
+    let chunk = ctx.piece_exchanged(longest, ctx.data_chunk(b)?);
     for (start, _) in chunks(0..longest, chunk) {
         let part = |rank: Rank| {
             let len = ctx.layout.part_len(rank).saturating_sub(start).min(chunk);
@@ -71,7 +71,7 @@ pub(in crate::schedule) fn all_to_all(ctx: &Context<'_>, b: &mut Builder<'_>) ->
         let src_at = sums[from as usize].as_ref().map_or(0, |sums| sums.sent[to as usize]);
         let dst_at = sums[to as usize].as_ref().map_or(0, |sums| sums.received[from as usize]);
         let len = ctx.layout.pair(from, to);
-        chunks(0..len, piece(len, chunk, PIECES_EXCHANGED)).map(move |(start, len)| {
+        chunks(0..len, ctx.piece_exchanged(len, chunk)).map(move |(start, len)| {
             (region(Buf::Part(0), src_at + start, len), region(Buf::Out, dst_at + start, len))
         })
     };
@@ -130,7 +130,7 @@ pub(in crate::schedule) fn send_recv(ctx: &Context<'_>, b: &mut Builder<'_>) -> 
     let chunk = ctx.data_chunk(b)?;
     let request = ctx.layout.request();
     if let (Some(from), Some(to)) = (request.root, request.receiver) {
-        for (start, len) in pieces(0..ctx.layout.count(), chunk) {
+        for (start, len) in ctx.pieces(0..ctx.layout.count(), chunk) {
             let src = region(Buf::Part(0), start, len);
             b.transfer(from, src, to, Place::At(region(Buf::Out, start, len)), Content::Data);
         }

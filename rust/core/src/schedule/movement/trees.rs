@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::Rank;
-use crate::schedule::algorithm::{Algorithm, Context, Footprint, pieces};
+use crate::schedule::algorithm::{Algorithm, Context, Footprint};
 use crate::schedule::builder::{Builder, Place, region};
 use crate::schedule::{Buf, Content, PlanError, Region, roll_call};
 use crate::wire::Collective;
@@ -27,7 +27,7 @@ pub(in crate::schedule) fn broadcast(ctx: &Context<'_>, b: &mut Builder<'_>) -> 
     roll_call::up(b, &edges);
     let mut concerned = edges.clone();
     concerned.retain(|&(parent, child)| b.records(parent) || b.records(child));
-    for (start, len) in pieces(0..ctx.layout.count(), chunk) {
+    for (start, len) in ctx.pieces(0..ctx.layout.count(), chunk) {
         for &(parent, child) in &concerned {
             let buf = if ctx.layout.is_root(parent) { Buf::Part(0) } else { Buf::Out };
             let dst = Place::At(region(Buf::Out, start, len));
@@ -58,7 +58,7 @@ pub(in crate::schedule) fn gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Res
         // What it sends shows that its whole subtree is here.
         b.fence(child);
         for (first, run) in tree.runs(v) {
-            for (start, len) in pieces(run.clone(), chunk) {
+            for (start, len) in ctx.pieces(run.clone(), chunk) {
                 let piece = start..start + len;
                 let src = match staged[v as usize] {
                     Some(_) => tree.at(ctx, &staged, v, first, &piece),
@@ -98,7 +98,7 @@ pub(in crate::schedule) fn scatter(ctx: &Context<'_>, b: &mut Builder<'_>) -> Re
     for v in tree.lowest_first().into_iter().rev() {
         let (child, parent) = (tree.rank(v), tree.rank(tree.parent(v)));
         for (first, run) in tree.runs(v) {
-            for (start, len) in pieces(run, chunk) {
+            for (start, len) in ctx.pieces(run, chunk) {
                 let piece = start..start + len;
                 let src = tree.at(ctx, &staged, tree.parent(v), first, &piece);
                 let dst = match staged[v as usize] {
