@@ -224,15 +224,44 @@ fn ranks_that_share_cores_exchange_small_tensors_over_one_of_them() {
     };
     let all_reduce = |count| Request::all_reduce(sum(Order::Tree, 8, Dtype::F32), &map, count);
     let all_gather = |count| Request::all_gather(Dtype::F32, Counts::Same(count));
-    for request in [all_reduce(65_536), all_gather(2_048), Request::barrier()] {
+    for request in [all_reduce(65_536), all_gather(256), Request::barrier()] {
         assert_eq!(choice(&request, 2), Algorithm::Star);
         assert_ne!(choice(&request, 8), Algorithm::Star);
     }
-    for request in [all_reduce(65_537), all_gather(2_049)] {
+    for request in [all_reduce(65_537), all_gather(257)] {
         assert_eq!(choice(&request, 2), Algorithm::Direct);
+    }
+    for (request, ranks) in [(all_gather(1), 7), (Request::barrier(), 4)] {
+        let star = |ranks| {
+            let topology = Topology::single_node(ranks).on_cores(2);
+            choose(&request, &topology, &Limits::default()).unwrap() == Algorithm::Star
+        };
+        assert_eq!((star(ranks - 1), star(ranks)), (false, true), "few hear of all others in one turn");
     }
     for (request, star) in [(all_reduce(32_768), true), (all_reduce(32_769), false)] {
         assert_eq!(choice(&request, 4) == Algorithm::Star, star, "one core has the work of four");
+    }
+}
+
+#[test]
+fn ranks_that_share_few_cores_do_not_wait_for_one_another_along_a_tree() {
+    let map = LeafMap::one_each(16);
+    let requests = [
+        Request::broadcast(Dtype::F32, 3, 8),
+        Request::gather(Dtype::F32, 3, Counts::Same(8)),
+        Request::scatter(Dtype::F32, 3, Counts::Same(8)),
+        Request::reduce(sum(Order::Tree, 16, Dtype::F32), &map, 3, 8),
+    ];
+    for request in requests {
+        let all_over_the_root = |topology: &Topology| {
+            let algorithm = choose(&request, topology, &Limits::default()).unwrap();
+            let schedule = plan(&request, topology, &Limits::default(), algorithm).unwrap();
+            pairs(&schedule).into_iter().all(|(from, to)| from == 3 || to == 3)
+        };
+        let on_cores = |cores| all_over_the_root(&Topology::single_node(16).on_cores(cores));
+        assert_eq!([2, 8, 9, 16].map(on_cores), [true, true, false, false], "{:?}", request.collective);
+        let divided = Topology::new((0..16).map(|rank| rank / 8).collect()).on_cores(2);
+        assert!(!all_over_the_root(&divided), "{:?}", request.collective);
     }
 }
 

@@ -115,8 +115,16 @@ const GROUPS_BYTES_MAX: u64 = 1024;
 /// before all have had a core in turn, whatever the algorithm: what is left to save is work, and that is the number of
 /// messages. But one rank has all the bytes, on one core, where others had them on all.
 const STAR_BYTES_MAX: u64 = 64 * 1024;
-/// The same where nothing is merged in the middle.
-const STAR_BYTES_MAX_MOVED: u64 = 16 * 1024;
+/// The same where nothing is merged in the middle. From so many ranks on: few have heard of all others in the turn that they
+/// have anyway.
+const STAR_BYTES_MAX_MOVED: u64 = 2 * 1024;
+const STAR_RANKS_MIN_MOVED: u32 = 7;
+/// The same where there is nothing to move.
+const STAR_RANKS_MIN: u32 = 4;
+
+/// On up to so many cores that ranks share, a root has sent each rank a message before those of a tree have had a core in
+/// turn, level by level.
+const FLAT_CORES_MAX: u64 = 8;
 
 /// The middle of a star.
 pub(super) const STAR_ROOT: Rank = 0;
@@ -139,12 +147,17 @@ pub fn choose_because(
     // In exact order a machine's sum is wide, many times as long as a leaf: it pays if addends are, too.
     let lightens = merges || matches!(layout.parts(0), [Content::Wide(_)]);
     let many_small = world_size >= GROUPS_RANKS_MIN && bytes / u64::from(world_size) <= GROUPS_BYTES_MAX;
-    let star_bytes_max = if request.contract.is_some() { STAR_BYTES_MAX } else { STAR_BYTES_MAX_MOVED };
+    let (star_bytes_max, star_ranks_min) = match request.collective {
+        Collective::AllGather => (STAR_BYTES_MAX_MOVED, STAR_RANKS_MIN_MOVED),
+        Collective::Barrier => (0, STAR_RANKS_MIN),
+        _ => (STAR_BYTES_MAX, 0),
+    };
     let ranks = u64::from(world_size);
     let staged = limits.chunk_bytes.min(limits.window_bytes);
     Ok(match request.collective {
         Collective::AllReduce | Collective::AllGather | Collective::Barrier
-            if topology.shared_cores().is_some_and(|cores| bytes <= ranks * (star_bytes_max / cores)) =>
+            if topology.shared_cores().is_some_and(|cores| bytes <= ranks * (star_bytes_max / cores))
+                && world_size >= star_ranks_min =>
         {
             (Algorithm::Star, "ranks share cores and the tensor is small, so that the fewest messages pay")
         }
@@ -187,6 +200,9 @@ pub fn choose_because(
             "each pair has a block of its own, so that a rank has a message for every other",
         ),
         Collective::PointToPoint => (Algorithm::Direct, "there is one way from a rank to another"),
+        Collective::Broadcast | Collective::Gather | Collective::Scatter if takes_turns(topology) => {
+            (Algorithm::Flat, "ranks share cores, and each level of a tree would have to wait for its turn")
+        }
         Collective::Gather | Collective::Scatter
             if world_size >= GROUPS_RANKS_MIN && bytes <= limits.window_bytes =>
         {
@@ -205,6 +221,11 @@ pub fn choose_because(
             (Algorithm::Dissemination, "everyone hears of everyone in a logarithm of rounds")
         }
     })
+}
+
+/// Whether the ranks of one machine share so few cores that a root had better have a message for each.
+fn takes_turns(topology: &Topology) -> bool {
+    !topology.is_divided() && topology.shared_cores().is_some_and(|cores| cores <= FLAT_CORES_MAX)
 }
 
 /// The schedule of all ranks.
@@ -341,6 +362,12 @@ impl Context<'_> {
     pub(super) fn data_chunk(&self, b: &mut Builder<'_>) -> Result<u64, PlanError> {
         let message = self.layout.request().dtype.size() as u64;
         self.chunk(b, &Footprint { message, lent: message, slot: 0, slots: 0 })
+    }
+
+    /// The edges on which a root calls the roll where its data doesn't.
+    pub(super) fn calls(&self, root: Rank) -> Vec<(Rank, Rank)> {
+        let calls = if takes_turns(self.topology) { roll_call::flat } else { roll_call::binomial };
+        calls(root, self.layout.world_size())
     }
 
     /// The pieces of a range that is only moved, as starts and lengths.

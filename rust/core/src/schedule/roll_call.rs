@@ -60,6 +60,11 @@ pub(super) fn binomial(root: Rank, world_size: u32) -> Vec<(Rank, Rank)> {
     children.into_iter().map(|v| (rank(v & (v - 1)), rank(v))).collect()
 }
 
+/// The edges from `root` to every other rank.
+pub(super) fn flat(root: Rank, world_size: u32) -> Vec<(Rank, Rank)> {
+    (0..world_size).filter(|rank| *rank != root).map(|rank| (root, rank)).collect()
+}
+
 fn tell(b: &mut Builder<'_>, from: Rank, to: Rank) {
     b.transfer(from, NOTHING, to, Place::At(NOTHING), Content::Data);
 }

@@ -51,7 +51,7 @@ pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) ->
 
 /// Rank 0 tells everyone once it has heard of everyone.
 pub(in crate::schedule) fn barrier(ctx: &Context<'_>, b: &mut Builder<'_>) {
-    let edges: Vec<_> = (1..ctx.layout.world_size()).map(|rank| (ROOT, rank)).collect();
+    let edges = roll_call::flat(ROOT, ctx.layout.world_size());
     roll_call::up(b, &edges);
     roll_call::down(b, &edges);
 }

@@ -77,7 +77,7 @@ pub(in crate::schedule) fn gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Res
         b.meet(child, tree.rank(parent));
         b.lift_fence(child);
     }
-    roll_call::down(b, &roll_call::binomial(tree.root, tree.world_size));
+    roll_call::down(b, &ctx.calls(tree.root));
     b.gate(tree.root);
     for (view, dst) in held {
         b.copy(tree.root, view, dst, Content::Data);
@@ -94,7 +94,7 @@ pub(in crate::schedule) fn scatter(ctx: &Context<'_>, b: &mut Builder<'_>) -> Re
     let chunk = ctx.data_chunk(b)?;
     let tree = Tree::new(ctx);
     let staged = tree.stage(ctx, b)?;
-    roll_call::up(b, &roll_call::binomial(tree.root, tree.world_size));
+    roll_call::up(b, &ctx.calls(tree.root));
     for v in tree.lowest_first().into_iter().rev() {
         let (child, parent) = (tree.rank(v), tree.rank(tree.parent(v)));
         for (first, run) in tree.runs(v) {
@@ -114,7 +114,7 @@ pub(in crate::schedule) fn scatter(ctx: &Context<'_>, b: &mut Builder<'_>) -> Re
     }
     // Flat, the root has had a message for each.
     if !tree.flat {
-        roll_call::down(b, &roll_call::binomial(tree.root, tree.world_size));
+        roll_call::down(b, &ctx.calls(tree.root));
     }
     for v in 0..tree.world_size {
         let own = tree.sums[v as usize]..tree.sums[v as usize + 1];

@@ -20,7 +20,7 @@ pub(in crate::schedule) fn one_shot(ctx: &Context<'_>, b: &mut Builder<'_>) -> R
             }
         }
         if let Some(root) = ctx.layout.request().root.filter(|_| piece.0 == 0 && !called) {
-            roll_call::down(b, &roll_call::binomial(root, world_size));
+            roll_call::down(b, &ctx.calls(root));
         }
         for rank in b.recorded().filter(|rank| finishes(*rank)) {
             let mut inputs = own(ctx, rank, piece);
