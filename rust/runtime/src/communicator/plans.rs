@@ -10,6 +10,7 @@ use isobit_core::schedule::{
     self, Action, Buf, Content, Cost, Counts, Layout, Limits, PlanError, Program, Region, Request, Step,
     Topology,
 };
+use isobit_core::wire::Collective;
 use isobit_sys::Memory;
 
 use super::shares::Shares;
@@ -40,19 +41,23 @@ pub(crate) struct Plan {
 pub(crate) enum Sending {
     /// Each is complete when its receiver has verified it.
     Verified,
-    /// Those that are small enough are complete at once: nobody is done before all have shown that they are in the
+    /// Those of at most so many bytes are complete at once: nobody is done before all have shown that they are in the
     /// same call.
-    Buffered,
+    Buffered(u64),
     /// The same, and all are small enough, those that it receives as well.
     AllBuffered,
 }
+
+/// To copy more than this takes as long as the receiver needs to verify it, where it has a core and doesn't let it lie until
+/// all have come.
+const COPIED_BYTES_MAX: u64 = 8 * 1024;
 
 /// The plans of one communicator.
 pub(crate) struct Plans {
     topology: Topology,
     rank: Rank,
     limits: Limits,
-    /// The largest message that the transport sends buffered.
+    /// The largest message that the transport can send buffered.
     buffered_bytes_max: Option<u64>,
     plans: Vec<(Signature, Plan)>,
     /// By signature, its place among them.
@@ -131,13 +136,19 @@ impl Plans {
         let Some(bytes_max) = self.buffered_bytes_max.filter(|_| signature.receiver.is_none()) else {
             return Sending::Verified;
         };
+        let exchanges = matches!(signature.collective, Collective::AllGather | Collective::AllToAll);
+        let bytes_max = if exchanges || self.topology.shares_cores() {
+            bytes_max
+        } else {
+            bytes_max.min(COPIED_BYTES_MAX)
+        };
         let is_small = |step: &Step| match &step.action {
             Action::Send { src: message, content, .. } | Action::Recv { dst: message, content, .. } => {
                 self.bytes(signature, *message, *content) <= bytes_max
             }
             _ => true,
         };
-        if program.steps.iter().all(is_small) { Sending::AllBuffered } else { Sending::Buffered }
+        if program.steps.iter().all(is_small) { Sending::AllBuffered } else { Sending::Buffered(bytes_max) }
     }
 
     /// What the plan of a request would be, without its staging.
@@ -251,7 +262,6 @@ fn streams(program: &Program, ranks: usize, bytes: impl Fn(Region, Content) -> u
 
 #[cfg(test)]
 mod tests {
-    use isobit_core::wire::Collective;
     use isobit_core::{Contract, ContractSpec, Dtype, Order, ReduceOp};
 
     use super::*;
@@ -288,7 +298,7 @@ mod tests {
     #[test]
     fn who_receives_large_messages_takes_the_ordinary_way_though_all_that_it_sends_is_small() {
         for (count, expected) in
-            [(8, [Sending::AllBuffered, Sending::AllBuffered]), (1 << 20, [Sending::Buffered; 2])]
+            [(8, [Sending::AllBuffered, Sending::AllBuffered]), (1 << 20, [Sending::Buffered(4096); 2])]
         {
             for (rank, expected) in (0..).zip(expected) {
                 let mut plans = Plans::new(Topology::single_node(2), rank, Limits::default(), Some(4096));
@@ -298,5 +308,21 @@ mod tests {
                 assert_eq!(plans.at(place).1.sending, expected, "{count} elements on rank {rank}");
             }
         }
+    }
+
+    #[test]
+    fn larger_messages_are_buffered_where_their_receivers_would_let_their_senders_wait() {
+        let count = 2 * COPIED_BYTES_MAX;
+        let is_buffered = |collective, cores| {
+            let topology = Topology::single_node(4).on_cores(cores);
+            let mut plans = Plans::new(topology, 0, Limits::default(), Some(count));
+            let signature = Signature::movement(collective, Dtype::U8, Amounts::Same(count));
+            let root = matches!(collective, Collective::Broadcast).then_some(0);
+            let signature = root.map_or(signature.clone(), |root| signature.rooted(root));
+            let Ok(place) = plans.find(signature) else { panic!("it can be planned") };
+            plans.at(place).1.sending == Sending::AllBuffered
+        };
+        assert_eq!([4, 2].map(|cores| is_buffered(Collective::AllGather, cores)), [true, true]);
+        assert_eq!([4, 2].map(|cores| is_buffered(Collective::Broadcast, cores)), [false, true]);
     }
 }

@@ -20,9 +20,12 @@ impl Exchange<'_, '_> {
         let (src, content) = sent(self.program, step);
         let bytes = self.payload_bytes(src, content) as usize;
         let start = trace::begin(self.trace.as_deref());
-        if self.sending != Sending::Verified
-            && self.link.capabilities().buffered_bytes_max.is_some_and(|max| bytes <= max)
-        {
+        let is_buffered = match self.sending {
+            Sending::Verified => false,
+            Sending::Buffered(bytes_max) => bytes as u64 <= bytes_max,
+            Sending::AllBuffered => true,
+        };
+        if is_buffered {
             let header = header.with(bytes as u32);
             let payload = self.executor.read(src, content);
             if !self.link.try_send_buffered(rank, header.channel, &header.draft(), payload)? {

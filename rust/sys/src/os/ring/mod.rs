@@ -131,7 +131,7 @@ const STREAMED_PACE: usize = 288;
 const HEADS: usize = 384;
 const COPIES: usize = HEADS + HEADS_KEPT * HEAD_BYTES;
 /// For three of the largest.
-const COPIES_BYTES: usize = if cfg!(all(test, loom)) { HEAD_BYTES + ALIGN } else { 32 * 1024 };
+const COPIES_BYTES: usize = if cfg!(all(test, loom)) { HEAD_BYTES + ALIGN } else { 64 * 1024 };
 
 /// Whether both sides measure what this message takes them.
 fn is_measured(number: u64, payload_bytes: usize) -> bool {
@@ -208,7 +208,7 @@ fn of_kind(kind: u32) -> Option<(Way, bool)> {
 const NO_COPY: u64 = u64::MAX;
 
 /// The largest payload of which a producer leaves a copy: copying more costs more than waiting for the receiver.
-pub const BUFFERED_BYTES_MAX: usize = 8 * 1024;
+pub const BUFFERED_BYTES_MAX: usize = 16 * 1024;
 
 /// The smallest payload that may be written past the caches: of a smaller one the fence costs as much as is gained.
 const STREAM_BYTES_MIN: usize = 2 * 1024;
