@@ -16,7 +16,7 @@ from isobit.plan.model import NAMES, Constants, PlanError, Prediction, World, re
 _HELD, _FIXED = 0.01, 1e4
 #: What only ranks that share cores wait for.
 _CROWDED = ("wait_us", "slice_us")
-#: A difference beyond this factor counts less: a scheduler's whims are not the model's.
+#: A difference beyond this factor counts less, and one far beyond it hardly: a scheduler's whims are not the model's.
 _WHIM = np.log(1.5)
 _ROUNDS = 200
 Vector = npt.NDArray[np.float64]
@@ -92,20 +92,18 @@ def fit(bench: Bench) -> Constants:
 
 
 def _minimise(counts: Vector, wanted: Vector, start: Vector, held: Vector) -> Vector:
-    """Gauss-Newton with damping (Levenberg and Marquardt) on the logarithms, with weights after Huber."""
+    """Gauss-Newton with damping (Levenberg and Marquardt) on the logarithms, with weights after Cauchy."""
 
     def off(at: Vector) -> Vector:
         return np.asarray(wanted - np.log(counts @ np.exp(at)))
 
     def loss(at: Vector) -> float:
-        far = np.abs(off(at))
-        huber = np.where(far < _WHIM, far**2, 2 * _WHIM * far - _WHIM**2)
-        return float(huber.sum() + (held * (at - start) ** 2).sum())
+        return float(_WHIM**2 * np.log1p((off(at) / _WHIM) ** 2).sum() + (held * (at - start) ** 2).sum())
 
     at, damping = start.copy(), 1.0
     for _ in range(_ROUNDS):
         slopes = counts * np.exp(at) / (counts @ np.exp(at))[:, None]
-        weights = np.minimum(1, _WHIM / np.maximum(np.abs(off(at)), 1e-12))
+        weights = 1 / (1 + (off(at) / _WHIM) ** 2)
         matrix = slopes.T @ (weights[:, None] * slopes) + np.diag(held)
         gradient = slopes.T @ (weights * off(at)) - held * (at - start)
         step = np.linalg.solve(matrix + damping * np.eye(len(at)), gradient)

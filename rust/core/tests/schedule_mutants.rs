@@ -310,9 +310,8 @@ fn a_message_above_the_limit_is_found() {
 
 #[test]
 fn two_ranks_that_both_wait_to_receive_are_a_deadlock() {
-    let request = Request::all_to_all(Dtype::I32, Counts::Same(1));
-    let topology = Topology::single_node(2);
-    let mut schedule = plan(&request, &topology, &Limits::default(), Algorithm::Direct).unwrap();
+    let (request, topology) = (Request::barrier(), Topology::single_node(2));
+    let mut schedule = plan(&request, &topology, &Limits::default(), Algorithm::Dissemination).unwrap();
     for program in &mut schedule.programs {
         let is_send = |step: &Step| matches!(step.action, Action::Send { .. });
         let recv = program.steps.iter().position(|step| matches!(step.action, Action::Recv { .. })).unwrap();

@@ -115,11 +115,10 @@ fn a_rank_that_plans_its_part_asks_only_about_its_own_pairs() {
 
 #[test]
 fn what_is_written_to_the_result_waits_for_the_first_that_was_and_for_no_other() {
-    let topology = Topology::single_node(3);
-    for request in [
-        Request::all_to_all(Dtype::U8, Counts::Same(1000)),
-        Request::all_gather(Dtype::U8, Counts::Same(1000)),
-    ] {
+    let all_to_all = Request::all_to_all(Dtype::U8, Counts::Same(1000));
+    let all_gather = Request::all_gather(Dtype::U8, Counts::Same(1000));
+    for (world_size, request) in [(2, all_to_all), (2, all_gather), (3, all_to_all), (3, all_gather)] {
+        let topology = Topology::single_node(world_size);
         let limits = Limits { chunk_bytes: 256, window_bytes: 8192 };
         for program in plan(&request, &topology, &limits, Algorithm::Direct).unwrap().programs {
             let writes = |step: &Step| match &step.action {
@@ -132,6 +131,23 @@ fn what_is_written_to_the_result_waits_for_the_first_that_was_and_for_no_other()
                 assert_eq!(later.count(), 0, "{:?} waits for {:?}", step.action, step.after);
             }
             assert!(program.steps.iter().filter(|step| writes(step)).count() > 6);
+        }
+    }
+}
+
+#[test]
+fn only_what_comes_before_the_last_ranks_first_message_waits_where_it_came() {
+    for world_size in [2, 3, 6] {
+        let topology = Topology::single_node(world_size);
+        for request in [
+            Request::all_to_all(Dtype::U8, Counts::Same(1000)),
+            Request::all_gather(Dtype::U8, Counts::Same(1000)),
+        ] {
+            let limits = Limits { chunk_bytes: 256, window_bytes: 8192 };
+            for program in plan(&request, &topology, &limits, Algorithm::Direct).unwrap().programs {
+                let waits = |step: &&Step| matches!(step.action, Action::Recv { dst, .. } if matches!(dst.buf, Buf::View(_)));
+                assert_eq!(program.steps.iter().filter(waits).count(), world_size as usize - 2);
+            }
         }
     }
 }

@@ -46,7 +46,7 @@ struct Recorder {
     fenced: BTreeSet<Rank>,
     /// What every later write to the result must wait for.
     gate: Vec<StepIndex>,
-    /// Whether one has waited, so that `gate` is that one.
+    /// Whether one has, so that `gate` is that one.
     is_open: bool,
 }
 
@@ -224,7 +224,9 @@ impl<'a> Builder<'a> {
         if self.records(rank) {
             let recorder = &mut self.recorders[rank as usize];
             recorder.gate = recorder.first.values().copied().collect();
-            recorder.is_open = false;
+            let steps = &recorder.program.steps;
+            recorder.is_open =
+                matches!(recorder.gate[..], [step] if steps[step as usize].action.writes_result());
         }
     }
 

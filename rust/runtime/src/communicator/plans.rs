@@ -10,7 +10,6 @@ use isobit_core::schedule::{
     self, Action, Buf, Content, Cost, Counts, Layout, Limits, PlanError, Program, Region, Request, Step,
     Topology,
 };
-use isobit_core::wire::Collective;
 use isobit_sys::Memory;
 
 use super::shares::Shares;
@@ -48,8 +47,7 @@ pub(crate) enum Sending {
     AllBuffered,
 }
 
-/// To copy more than this takes as long as the receiver needs to verify it, where it has a core and doesn't let it lie until
-/// all have come.
+/// To copy more than this takes as long as a receiver that has a core needs to verify it.
 const COPIED_BYTES_MAX: u64 = 8 * 1024;
 
 /// The plans of one communicator.
@@ -136,12 +134,8 @@ impl Plans {
         let Some(bytes_max) = self.buffered_bytes_max.filter(|_| signature.receiver.is_none()) else {
             return Sending::Verified;
         };
-        let exchanges = matches!(signature.collective, Collective::AllGather | Collective::AllToAll);
-        let bytes_max = if exchanges || self.topology.shares_cores() {
-            bytes_max
-        } else {
-            bytes_max.min(COPIED_BYTES_MAX)
-        };
+        let copied = if self.topology.shares_cores() { u64::MAX } else { COPIED_BYTES_MAX };
+        let bytes_max = bytes_max.min(copied);
         let is_small = |step: &Step| match &step.action {
             Action::Send { src: message, content, .. } | Action::Recv { dst: message, content, .. } => {
                 self.bytes(signature, *message, *content) <= bytes_max
@@ -262,6 +256,7 @@ fn streams(program: &Program, ranks: usize, bytes: impl Fn(Region, Content) -> u
 
 #[cfg(test)]
 mod tests {
+    use isobit_core::wire::Collective;
     use isobit_core::{Contract, ContractSpec, Dtype, Order, ReduceOp};
 
     use super::*;
@@ -311,18 +306,15 @@ mod tests {
     }
 
     #[test]
-    fn larger_messages_are_buffered_where_their_receivers_would_let_their_senders_wait() {
+    fn larger_messages_are_buffered_where_their_receivers_share_cores() {
         let count = 2 * COPIED_BYTES_MAX;
-        let is_buffered = |collective, cores| {
+        let is_buffered = |cores| {
             let topology = Topology::single_node(4).on_cores(cores);
             let mut plans = Plans::new(topology, 0, Limits::default(), Some(count));
-            let signature = Signature::movement(collective, Dtype::U8, Amounts::Same(count));
-            let root = matches!(collective, Collective::Broadcast).then_some(0);
-            let signature = root.map_or(signature.clone(), |root| signature.rooted(root));
+            let signature = Signature::movement(Collective::AllGather, Dtype::U8, Amounts::Same(count));
             let Ok(place) = plans.find(signature) else { panic!("it can be planned") };
             plans.at(place).1.sending == Sending::AllBuffered
         };
-        assert_eq!([4, 2].map(|cores| is_buffered(Collective::AllGather, cores)), [true, true]);
-        assert_eq!([4, 2].map(|cores| is_buffered(Collective::Broadcast, cores)), [false, true]);
+        assert_eq!([4, 2].map(is_buffered), [false, true]);
     }
 }

@@ -6,7 +6,7 @@ use crate::schedule::algorithm::{Context, chunks};
 use crate::schedule::builder::{Builder, Place, region};
 use crate::schedule::{Buf, Content, PlanError, Region};
 
-/// Every rank sends its block to every other. First chunks wait where they came until there is one from each.
+/// Every rank sends its block to every other.
 pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
     let world_size = ctx.layout.world_size();
     let longest = (0..world_size).map(|rank| ctx.layout.part_len(rank)).max().unwrap_or(0);
@@ -17,22 +17,15 @@ pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) ->
             let out = region(Buf::Out, ctx.layout.block(rank).start + start, len);
             (len > 0).then_some((region(Buf::Part(0), start, len), out))
         };
-        let mut held = Vec::new();
-        for distance in 1..world_size {
+        if start == 0 {
+            exchange_first(world_size, b, |from, _| part(from));
+        }
+        for distance in (1..world_size).filter(|_| start > 0) {
             for (from, to) in b.rotation(distance) {
-                match part(from) {
-                    Some((src, out)) if start == 0 => {
-                        held.push((to, b.transfer(from, src, to, Place::View, Content::Data), out));
-                    }
-                    Some((src, out)) => {
-                        b.transfer(from, src, to, Place::At(out), Content::Data);
-                    }
-                    None => b.meet(from, to),
+                if let Some((src, out)) = part(from) {
+                    b.transfer(from, src, to, Place::At(out), Content::Data);
                 }
             }
-        }
-        if start == 0 {
-            store(b, held);
         }
         for rank in b.recorded() {
             if let Some((src, out)) = part(rank) {
@@ -48,18 +41,42 @@ pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) ->
     Ok(())
 }
 
-/// Has every rank store what it holds once it has received something of everyone.
-fn store(b: &mut Builder<'_>, held: Vec<(Rank, Region, Region)>) {
-    for rank in b.recorded() {
-        b.gate(rank);
+/// Every pair exchanges its first chunks, or that there are none. They wait where they came until there is one from each; but
+/// for the last, which shows that there is.
+fn exchange_first(
+    world_size: u32,
+    b: &mut Builder<'_>,
+    first: impl Fn(Rank, Rank) -> Option<(Region, Region)>,
+) {
+    let mut held = Vec::new();
+    for distance in 1..world_size {
+        let is_last = distance + 1 == world_size;
+        if is_last {
+            b.recorded().for_each(|rank| b.gate(rank));
+        }
+        for (from, to) in b.rotation(distance) {
+            let first = first(from, to);
+            match first {
+                Some((src, out)) if is_last => {
+                    b.transfer(from, src, to, Place::At(out), Content::Data);
+                }
+                Some((src, out)) => {
+                    held.push((to, b.transfer(from, src, to, Place::View, Content::Data), out))
+                }
+                None => b.meet(from, to),
+            }
+            // Else what it writes has waited for the others, and all that follows waits for that.
+            if is_last && (world_size == 2 || first.is_none()) {
+                b.gate(to);
+            }
+        }
     }
     for (rank, view, out) in held {
         b.copy(rank, view, out, Content::Data);
     }
 }
 
-/// Every rank sends each other rank its block; a message even for none, since only the two know. First chunks
-/// wait as in `all_gather`.
+/// Every rank sends each other rank its block; a message even for none, since only the two know.
 pub(in crate::schedule) fn all_to_all(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
     let chunk = ctx.data_chunk(b)?;
     let world_size = ctx.layout.world_size();
@@ -75,16 +92,7 @@ pub(in crate::schedule) fn all_to_all(ctx: &Context<'_>, b: &mut Builder<'_>) ->
             (region(Buf::Part(0), src_at + start, len), region(Buf::Out, dst_at + start, len))
         })
     };
-    let mut held = Vec::new();
-    for distance in 1..world_size {
-        for (from, to) in b.rotation(distance) {
-            if let Some((src, dst)) = pieces_of(from, to).next() {
-                held.push((to, b.transfer(from, src, to, Place::View, Content::Data), dst));
-            }
-            b.meet(from, to);
-        }
-    }
-    store(b, held);
+    exchange_first(world_size, b, |from, to| pieces_of(from, to).next());
     for rank in b.recorded() {
         for (src, dst) in pieces_of(rank, rank) {
             b.copy(rank, src, dst, Content::Data);
