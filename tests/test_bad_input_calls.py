@@ -260,8 +260,9 @@ def test_item_7_a_different_root_is_named_on_every_rank(group: Processes, name: 
 
 def roots_that_wait(comm: isobit.Communicator) -> BaseException | None:
     try:
-        # The odd rank waits for two others before it says a word, as a root; the others wait for its word, as a leaf.
-        comm.broadcast(np.ones(3), root=3 if comm.rank == 3 else 0)
+        # Two ranks wait for all others before they say a word, as roots; the others wait for theirs, as leaves, whether the
+        # root waits for each itself, as where ranks share cores, or along a tree.
+        comm.broadcast(np.ones(3), root=comm.rank if comm.rank >= 2 else 0)
     except isobit.Error as error:
         return error
     return None

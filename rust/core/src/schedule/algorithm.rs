@@ -378,7 +378,8 @@ impl Context<'_> {
 
     /// How many elements of `len` that every rank sends to others at once go at a time.
     pub(super) fn piece_exchanged(&self, len: u64, chunk: u64) -> u64 {
-        self.piece(len, chunk, PIECES_EXCHANGED)
+        let pieces = if self.layout.world_size() > 2 { PIECES_EXCHANGED } else { 1 };
+        self.piece(len, chunk, pieces)
     }
 
     fn piece(&self, len: u64, chunk: u64, pieces: u64) -> u64 {
@@ -389,7 +390,8 @@ impl Context<'_> {
 /// What is only moved is cut into so many pieces at least, unless they would be shorter than a quarter of a chunk: nothing
 /// can be received while the first is sent. It isn't where ranks share cores: who would receive does not run then.
 const PIECES: u64 = 8;
-/// The same where every rank sends and receives: it has its own to send meanwhile, and each message costs.
+/// The same where every rank sends and receives: it has its own to send meanwhile, and each message costs. It is cut so that
+/// less waits where it came until all have come, and between two ranks nothing does.
 const PIECES_EXCHANGED: u64 = 4;
 
 /// The chunks of a range, as starts and lengths.
