@@ -260,8 +260,8 @@ def test_item_7_a_different_root_is_named_on_every_rank(group: Processes, name: 
 
 def roots_that_wait(comm: isobit.Communicator) -> BaseException | None:
     try:
-        # Two ranks wait for all others before they say a word, as roots; the others wait for theirs, as leaves, whether the
-        # root waits for each itself, as where ranks share cores, or along a tree.
+        # Two ranks wait for all others before they say a word, as roots; the others wait for theirs, as leaves, whether
+        # the root waits for each itself, as where ranks share cores, or along a tree.
         comm.broadcast(np.ones(3), root=comm.rank if comm.rank >= 2 else 0)
     except isobit.Error as error:
         return error
