@@ -8,6 +8,7 @@
 
 mod algorithm;
 mod builder;
+mod chunks;
 mod costs;
 mod layout;
 mod leaf_cost;

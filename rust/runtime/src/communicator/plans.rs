@@ -134,8 +134,8 @@ impl Plans {
         let Some(bytes_max) = self.buffered_bytes_max.filter(|_| signature.receiver.is_none()) else {
             return Sending::Verified;
         };
-        let copied = if self.topology.shares_cores() { u64::MAX } else { COPIED_BYTES_MAX };
-        let bytes_max = bytes_max.min(copied);
+        let bytes_max =
+            if self.topology.shares_cores() { bytes_max } else { bytes_max.min(COPIED_BYTES_MAX) };
         let is_small = |step: &Step| match &step.action {
             Action::Send { src: message, content, .. } | Action::Recv { dst: message, content, .. } => {
                 self.bytes(signature, *message, *content) <= bytes_max

@@ -2,8 +2,9 @@
 //! No rank is everyone's target at the same time.
 
 use crate::Rank;
-use crate::schedule::algorithm::{Context, chunks};
+use crate::schedule::algorithm::Context;
 use crate::schedule::builder::{Builder, Place, region};
+use crate::schedule::chunks::chunks;
 use crate::schedule::{Buf, Content, PlanError, Region};
 
 /// Every rank sends its block to every other.
@@ -19,11 +20,12 @@ pub(in crate::schedule) fn all_gather(ctx: &Context<'_>, b: &mut Builder<'_>) ->
         };
         if start == 0 {
             exchange_first(world_size, b, |from, _| part(from));
-        }
-        for distance in (1..world_size).filter(|_| start > 0) {
-            for (from, to) in b.rotation(distance) {
-                if let Some((src, out)) = part(from) {
-                    b.transfer(from, src, to, Place::At(out), Content::Data);
+        } else {
+            for distance in 1..world_size {
+                for (from, to) in b.rotation(distance) {
+                    if let Some((src, out)) = part(from) {
+                        b.transfer(from, src, to, Place::At(out), Content::Data);
+                    }
                 }
             }
         }
@@ -65,7 +67,7 @@ fn exchange_first(
                 }
                 None => b.meet(from, to),
             }
-            // Else what it writes has waited for the others, and all that follows waits for that.
+            // Later writes wait for one that has waited for others. This one has waited for nobody, or wrote nothing.
             if is_last && (world_size == 2 || first.is_none()) {
                 b.gate(to);
             }

@@ -9,8 +9,9 @@ use std::ops::Range;
 
 use super::direct;
 use crate::Rank;
-use crate::schedule::algorithm::{Context, chunks};
+use crate::schedule::algorithm::Context;
 use crate::schedule::builder::{Builder, Place, region};
+use crate::schedule::chunks::chunks;
 use crate::schedule::{Buf, Content, PlanError, Topology, roll_call};
 
 /// Every rank gets every block.

@@ -1,7 +1,8 @@
 //! Star: everyone sends to rank 0, which sends everyone all of it.
 
-use crate::schedule::algorithm::{Context, STAR_ROOT as ROOT, chunks};
+use crate::schedule::algorithm::{Context, STAR_ROOT as ROOT};
 use crate::schedule::builder::{Builder, Place, region};
+use crate::schedule::chunks::chunks;
 use crate::schedule::{Buf, Content, PlanError, roll_call};
 
 /// The first piece of each block waits where it came until there is one from each, as in a gather; and so does the

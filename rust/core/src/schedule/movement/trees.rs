@@ -6,8 +6,9 @@
 use std::ops::Range;
 
 use crate::Rank;
-use crate::schedule::algorithm::{Algorithm, Context, Footprint};
+use crate::schedule::algorithm::{Algorithm, Context};
 use crate::schedule::builder::{Builder, Place, region};
+use crate::schedule::chunks::Footprint;
 use crate::schedule::{Buf, Content, PlanError, Region, roll_call};
 use crate::wire::Collective;
 

@@ -8,8 +8,9 @@
 use super::{call_roll, heaviest, heaviest_parts, joint_cover, leaf_map, lend, merge, merges, own, weigh};
 use crate::Rank;
 use crate::law::Node;
-use crate::schedule::algorithm::{Context, Footprint, chunks};
+use crate::schedule::algorithm::Context;
 use crate::schedule::builder::{Builder, Place, region};
+use crate::schedule::chunks::{Footprint, chunks};
 use crate::schedule::{Buf, Content, Operand, PlanError};
 
 pub(in crate::schedule) fn butterfly(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {

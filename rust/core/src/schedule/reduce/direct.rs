@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use super::{LAG, call_roll, heaviest_parts, lend, own};
 use crate::Rank;
-use crate::schedule::algorithm::{Context, Footprint, chunk_of, chunks_in};
+use crate::schedule::algorithm::Context;
 use crate::schedule::builder::{Builder, Place, region};
+use crate::schedule::chunks::{Footprint, chunk_of, chunks_in};
 use crate::schedule::{Buf, Content, Operand, PlanError, Region};
 use crate::wire::Collective;
 

@@ -13,8 +13,9 @@ use super::lanes::{Bundle, Lanes};
 use super::{LAG, call_roll, cover_of, heaviest, heaviest_parts, lend, merge, merges, own, weigh};
 use crate::Rank;
 use crate::law::Node;
-use crate::schedule::algorithm::{Context, Footprint};
+use crate::schedule::algorithm::Context;
 use crate::schedule::builder::{Builder, Place, region};
+use crate::schedule::chunks::Footprint;
 use crate::schedule::{Buf, Content, Operand, PlanError, Region, Topology, roll_call};
 use crate::wire::Collective;
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::direct::slice_of;
 use crate::Rank;
-use crate::schedule::algorithm::{chunk_of, chunks_in};
+use crate::schedule::chunks::{chunk_of, chunks_in};
 use crate::schedule::{Layout, Topology};
 use crate::wire::Collective;
 

@@ -2,8 +2,9 @@
 
 use super::{call_roll, heaviest_parts, lend, own};
 use crate::Rank;
-use crate::schedule::algorithm::{Context, Footprint, chunks};
+use crate::schedule::algorithm::Context;
 use crate::schedule::builder::{Builder, region};
+use crate::schedule::chunks::{Footprint, chunks};
 use crate::schedule::{Buf, Content, Operand, PlanError, roll_call};
 
 pub(in crate::schedule) fn one_shot(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {

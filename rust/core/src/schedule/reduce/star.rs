@@ -2,8 +2,9 @@
 //! few messages, and none gives one rank so many.
 
 use super::{call_roll, heaviest_parts, lend, own};
-use crate::schedule::algorithm::{Context, Footprint, STAR_ROOT as ROOT, chunks};
+use crate::schedule::algorithm::{Context, STAR_ROOT as ROOT};
 use crate::schedule::builder::{Builder, Place, region};
+use crate::schedule::chunks::{Footprint, chunks};
 use crate::schedule::{Buf, Content, Operand, PlanError};
 
 pub(in crate::schedule) fn star(ctx: &Context<'_>, b: &mut Builder<'_>) -> Result<(), PlanError> {
