@@ -16,6 +16,7 @@ mod pair;
 mod prepared;
 mod program;
 mod stream;
+mod stripes;
 mod table;
 #[cfg(feature = "unordered")]
 mod unordered;

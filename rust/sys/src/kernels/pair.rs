@@ -24,7 +24,8 @@ use isobit_core::{Contract, Dtype, ReduceOp};
 
 use super::element::{Bf16, Element, F32};
 use super::isa::{Isa, Job};
-use super::xxh3::{Hash, Lying, STRIPE_BYTES, Stripe, Stripes};
+use super::stripes::{Lying, Stripes, pass};
+use super::xxh3::{Hash, STRIPE_BYTES, Stripe};
 
 /// What two leaves become.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -136,22 +137,6 @@ pub(super) struct Pair {
 const IS_PLAIN: bool = cfg!(feature = "unordered");
 
 impl Pair {
-    /// Reduces the elements in the 64 bytes at `at`, of which those on the left are given.
-    ///
-    /// # Safety
-    /// The instruction set of `S` is available; the bytes are inside.
-    #[inline(always)]
-    unsafe fn reduce<S: Stripe, T: Two, const KEEP: bool>(self, at: usize, left: S) {
-        // SAFETY: as the caller promises.
-        unsafe {
-            let right = S::load(self.right.add(at));
-            if KEEP {
-                right.store(self.kept.add(at));
-            }
-            T::of_stripes(left, right).store(self.out.add(at));
-        }
-    }
-
     /// Where the output's first whole line begins, if it goes past the caches: it can't if no element begins there.
     fn first_line<T: Two>(self) -> Option<usize> {
         let head = self.out.align_offset(STRIPE_BYTES);
@@ -257,9 +242,7 @@ impl<S: Stripe, T: Two> Job for Reduce<S, T> {
         // SAFETY: a `Reduce` runs where its set is available; all of this is inside.
         unsafe {
             pair.reduce_few::<T, false>(0, head);
-            for at in (head..end).step_by(STRIPE_BYTES) {
-                pair.reduce::<S, T, false>(at, S::load(pair.left.add(at)));
-            }
+            pass::<S>(Reduced::<T, false>(pair, PhantomData), head, end);
             pair.reduce_few::<T, false>(end, pair.len);
         }
     }
@@ -305,14 +288,24 @@ unsafe fn summed<I: Isa, T: Two>(pair: Pair) -> u64 {
 struct Reduced<T, const KEEP: bool>(Pair, PhantomData<T>);
 
 impl<S: Stripe, T: Two, const KEEP: bool> Stripes<S> for Reduced<T, KEEP> {
+    type Loaded = [S; 2];
+
     #[inline(always)]
-    unsafe fn take(self, at: usize) -> S {
+    unsafe fn load(self, at: usize) -> [S; 2] {
+        // SAFETY: as the caller promises.
+        unsafe { [self.0.left, self.0.right].map(|from| S::load(from.add(at))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, at: usize, [left, right]: [S; 2]) -> S {
         // SAFETY: as the caller promises.
         unsafe {
-            let left = S::load(self.0.left.add(at));
-            self.0.reduce::<S, T, KEEP>(at, left);
-            left
+            if KEEP {
+                right.store(self.0.kept.add(at));
+            }
+            T::of_stripes(left, right).store(self.0.out.add(at));
         }
+        left
     }
 }
 

@@ -108,6 +108,8 @@ impl Isa for Avx512 {
 }
 
 impl Stripe for __m512i {
+    const LOADS_AHEAD: bool = true;
+
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Self {
         // SAFETY: as the caller promises.
@@ -257,6 +259,8 @@ unsafe fn canonical_512(values: __m512) -> __m512i {
 pub(super) struct Stripe256(__m256i, __m256i);
 
 impl Stripe for Stripe256 {
+    const LOADS_AHEAD: bool = false;
+
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Self {
         // SAFETY: as the caller promises.

@@ -11,6 +11,7 @@ use super::element::{Element, F32, F64};
 use super::isa::{Isa, Job};
 use super::pair::{mean_of_two, reduce_two_bf16};
 use super::stream::Trail;
+use super::stripes::{Copied, Lying, Stripes, absorb};
 
 /// Up to this many bytes the hash has other, shorter forms, which are the crate's.
 pub(super) const SHORT_BYTES_MAX: usize = 240;
@@ -18,7 +19,7 @@ pub(super) const SHORT_BYTES_MAX: usize = 240;
 pub(super) const STRIPE_BYTES: usize = 64;
 
 /// Between two scramblings.
-const STRIPES_OF_A_ROUND: usize = 16;
+pub(super) const STRIPES_OF_A_ROUND: usize = 16;
 
 const PRIMES_32: [u64; 3] = [0x9e37_79b1, 0x85eb_ca77, 0xc2b2_ae3d];
 const PRIMES_64: [u64; 5] = [
@@ -75,6 +76,9 @@ const MERGE_KEY: Words = key_at(11);
 
 /// Eight 64-bit words in an instruction set's registers.
 pub(super) trait Stripe: Copy {
+    /// Whether its registers are enough to load stripes ahead of those that are stored.
+    const LOADS_AHEAD: bool;
+
     /// # Safety
     /// The set is available; 64 bytes can be read at `from`.
     unsafe fn load(from: *const u8) -> Self;
@@ -172,6 +176,8 @@ pub(super) trait Stripe: Copy {
 }
 
 impl Stripe for Words {
+    const LOADS_AHEAD: bool = false;
+
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Words {
         // SAFETY: as the caller promises; any bytes are words.
@@ -260,43 +266,6 @@ impl Stripe for Words {
             std::ptr::copy(from, to, STRIPE_BYTES);
             Self::load(to)
         }
-    }
-}
-
-/// Where a hash gets its stripes from. No closure, because compilers inline one of some length only once, and what is
-/// not inlined is compiled without the instruction set.
-pub(super) trait Stripes<S: Stripe>: Copy {
-    /// The stripe at a place; it is asked for once, in order.
-    ///
-    /// # Safety
-    /// The set is available; the place is inside.
-    unsafe fn take(self, at: usize) -> S;
-}
-
-/// Stripes that lie somewhere.
-#[derive(Clone, Copy)]
-pub(super) struct Lying(pub(super) *const u8);
-
-impl<S: Stripe> Stripes<S> for Lying {
-    #[inline(always)]
-    unsafe fn take(self, at: usize) -> S {
-        // SAFETY: as the caller promises.
-        unsafe { S::load(self.0.add(at)) }
-    }
-}
-
-/// The same, which are copied on the way.
-#[derive(Clone, Copy)]
-struct Copied {
-    src: *const u8,
-    dst: *mut u8,
-}
-
-impl<S: Stripe> Stripes<S> for Copied {
-    #[inline(always)]
-    unsafe fn take(self, at: usize) -> S {
-        // SAFETY: as the caller promises.
-        unsafe { S::copy(self.src.add(at), self.dst.add(at)) }
     }
 }
 
@@ -409,28 +378,9 @@ impl Hash {
 /// # Safety
 /// The instruction set of `S` is available.
 #[inline(always)]
-unsafe fn of<S: Stripe>(words: &Words) -> S {
+pub(super) unsafe fn of<S: Stripe>(words: &Words) -> S {
     // SAFETY: as the caller promises; words have 64 bytes.
     unsafe { S::load(words.as_ptr().cast()) }
-}
-
-/// The accumulators after one more stripe for each key, from a place on: to each word the products are added, and its neighbour
-/// of the pair. The neighbours are added up first and swapped once, which takes fewer instructions.
-///
-/// # Safety
-/// The instruction set of `S` is available.
-#[inline(always)]
-unsafe fn absorb<S: Stripe>(mut sums: S, keys: &[Words], stripes: impl Stripes<S>, at: usize) -> S {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let mut neighbours: S = of(&[0; 8]);
-        for (i, key) in keys.iter().enumerate() {
-            let data = stripes.take(at + i * STRIPE_BYTES);
-            sums = sums.add(data.products(of(key)));
-            neighbours = neighbours.add(data);
-        }
-        sums.add(neighbours.swap())
-    }
 }
 
 struct Sum<'a, S, const WHAT: u8> {
