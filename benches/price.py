@@ -29,10 +29,16 @@ WITHOUT = {
     "unchecked": ("checks", 1.10, 64 << 10),
     "unrecorded": ("recorder", 1.05, 8),
 }
-# The programs are started anew so often: which pages of memory they get is luck, and stays with them.
-LIVES = 5
-# Bytes; rounds of a life, calls of a round: it takes much less than the seconds for which a machine is the same.
-SIZES = {8: (60, 3000), 1 << 10: (60, 3000), 64 << 10: (30, 300), 1 << 20: (20, 50), 16 << 20: (8, 7), 64 << 20: (5, 5)}
+# Bytes: how often the programs are started anew, because which pages of memory they get is luck and stays with them,
+# rounds of each life, and calls of a round, which takes much less than the seconds for which a machine is the same.
+SIZES = {
+    8: (5, 60, 3000),
+    1 << 10: (5, 60, 3000),
+    64 << 10: (10, 15, 300),
+    1 << 20: (20, 5, 50),
+    16 << 20: (32, 2, 7),
+    64 << 20: (32, 2, 5),
+}
 
 
 def build(feature: str | None) -> Path:
@@ -92,14 +98,15 @@ def main() -> None:
     header = "".join(f"{name:>12}" for name in programs)
     ratios = "".join(f"{price:>13}{'fastest':>9}{'goal':>6}" for price, _, _ in WITHOUT.values())
     print(f"{'size':>10}{header}{ratios}", flush=True)
-    for size, (rounds, calls) in SIZES.items():
+    for size, (lives, rounds, calls) in SIZES.items():
         names = [SHIPPED, *(feature for feature, (_, _, smallest) in WITHOUT.items() if size >= smallest)]
         times: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(LIVES):
+        for _ in range(lives):
+            # Nobody is always the first.
+            names.append(names.pop(0))
             with ExitStack() as stack:
                 groups = {name: Group(programs[name], name, stack) for name in names}
                 for turn in range(rounds):
-                    # Nobody is always the first.
                     first = turn % len(names)
                     for name in names[first:] + names[:first]:
                         times[name].append(groups[name].typical(size, calls))
