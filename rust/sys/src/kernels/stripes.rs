@@ -14,6 +14,9 @@ pub(super) trait Stripes<S: Stripe>: Copy {
     /// What is loaded for a stripe.
     type Loaded: Copy;
 
+    /// Whether anything is stored, for which the loads of others might wait.
+    const STORES: bool = true;
+
     /// Loads for the stripe at a place; once for each, in order.
     ///
     /// # Safety
@@ -43,6 +46,8 @@ pub(super) struct Lying(pub(super) *const u8);
 
 impl<S: Stripe> Stripes<S> for Lying {
     type Loaded = S;
+
+    const STORES: bool = false;
 
     #[inline(always)]
     unsafe fn load(self, at: usize) -> S {
@@ -92,11 +97,11 @@ impl<S: Stripe> Stripes<S> for Copied {
 /// # Safety
 /// The instruction set of `S` is available; the stripes are inside.
 #[inline(always)]
-pub(super) unsafe fn absorb<S: Stripe>(sums: S, keys: &[Words], stripes: impl Stripes<S>, at: usize) -> S {
+pub(super) unsafe fn absorb<S: Stripe, T: Stripes<S>>(sums: S, keys: &[Words], stripes: T, at: usize) -> S {
     // SAFETY: as the caller promises.
     unsafe {
         let mut sums = [sums, of(&[0; 8])];
-        if S::LOADS_AHEAD && keys.len() == STRIPES_OF_A_ROUND {
+        if S::LOADS_AHEAD && T::STORES && keys.len() == STRIPES_OF_A_ROUND {
             let mut next = load_group(stripes, at);
             for first in (0..STRIPES_OF_A_ROUND).step_by(GROUP) {
                 let loaded = next;
