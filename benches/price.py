@@ -29,7 +29,7 @@ WITHOUT = {
     "unchecked": ("checks", 1.10, 64 << 10),
     "unrecorded": ("recorder", 1.05, 8),
 }
-# Bytes: how often the programs are started anew, because which pages of memory they get is luck and stays with them,
+# Bytes: how often the programs are started anew, because where their memory lies is luck and stays with them,
 # rounds of each life, and calls of a round, which takes much less than the seconds for which a machine is the same.
 SIZES = {
     8: (5, 60, 3000),

@@ -1,7 +1,8 @@
 //! XXH3-64 (seed 0) of long inputs, alone or in the same loop as a copy of them.
 //!
 //! The hash takes stripes of 64 bytes into eight accumulators. An instruction set says how a stripe
-//! is held in its registers; the order of the stripes, the keys and the ending are here. Every byte
+//! is held in its registers; the keys, the rounds and the ending are here, and in `stripes.rs` where stripes
+//! come from and how they are taken in. Every byte
 //! that is copied or reduced is the byte that was summed: each is loaded once, but for the last stripe,
 //! which overlaps the one before.
 
